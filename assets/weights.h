@@ -1,0 +1,27 @@
+/* assets/weights.h - the tensors of one network, by name: one .safetensors file, a sharded set, or a part of an ldm
+ * single file seen under diffusers names. Files are mapped, tensors are views into them. */
+#ifndef RUNG_WEIGHTS_H
+#define RUNG_WEIGHTS_H
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kernels/base/tensor.h"
+
+typedef struct rung_weights rung_weights;
+
+/** `path`: a .safetensors file or a .safetensors.index.json. RUNG_EIO, RUNG_EFORMAT, RUNG_ENOMEM. */
+rung_status rung_weights_open(rung_weights **out, const char *path, rung_err *err);
+void rung_weights_close(rung_weights **w);
+
+size_t rung_weights_count(const rung_weights *w);
+/** i-th tensor in name order; "<x>.scale" companions of six-bit tensors are folded into <x> and not listed. */
+const char *rung_weights_name(const rung_weights *w, size_t i);
+const rung_tensor *rung_weights_tensor(const rung_weights *w, size_t i);
+
+/** NULL when there is none; otherwise the tensor counts as used. */
+const rung_tensor *rung_weights_find(rung_weights *w, const char *name);
+
+/** RUNG_EFORMAT naming up to three tensors that nobody has asked for (buffers such as position_ids are no surplus). */
+rung_status rung_weights_check_used(const rung_weights *w, rung_err *err);
+const char *rung_weights_path(const rung_weights *w);
+#endif
