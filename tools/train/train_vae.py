@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Trains the icon VAE: AutoencoderKL, premultiplied RGBA in [-1, 1], f8, 8 latent channels, 128x128.
+
+    train_vae.py --minutes 36 [--init DIR] [--channels 8]          encoder and decoder, from a diffusers directory
+    train_vae.py --minutes 15 --decoder-only [--fp6]               latents frozen; --fp6: through the weights as they ship
+
+Reads CACHE/icons.npy and split.npz (prepare.py). Writes CACHE/NAME/: vae.pt (resumed when there), log.csv and the
+diffusers directory. --init may hold a VAE with fewer latent channels: the others start small and random.
+Preload jemalloc (README.md): with glibc's malloc much of the time goes into page faults.
+"""
+import argparse, csv, os, time
+import numpy as np, torch, torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch.nn.utils import parametrize
+from fp6 import FakeFP6, is_fp6
+
+LR = 1e-3
+
+
+def build(channels):
+    """Two norm groups: with 8 groups of 2 channels, normalisation removed colour."""
+    return AutoencoderKL(in_channels=4, out_channels=4, down_block_types=["DownEncoderBlock2D"] * 4,
+                         up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=(16, 32, 64, 128),
+                         layers_per_block=1, latent_channels=channels, norm_num_groups=2,
+                         mid_block_add_attention=False, sample_size=128)
+
+
+def widen(vae, old):
+    """Copy `old` (fewer latent channels) into vae: old channels stay themselves, new ones start random and small."""
+    a, b, params = old.config.latent_channels, vae.config.latent_channels, old.state_dict()
+    new = vae.state_dict()
+    rows = list(range(a)) + list(range(b, b + a))                       # mean and log variance of the old channels
+    extra = list(range(a, b)) + list(range(b + a, 2 * b))
+    for name, w in params.items():
+        if name.startswith("encoder.conv_out"):
+            new[name][rows] = w
+            new[name][extra] = torch.randn_like(new[name][extra]) * w.std() if w.ndim > 1 else w.repeat(b // a - 1)
+        elif name == "quant_conv.weight":
+            new[name][:] = torch.eye(2 * b)[:, :, None, None]
+            new[name][torch.tensor(rows)[:, None], rows] = w
+        elif name == "quant_conv.bias":
+            new[name].zero_()
+            new[name][rows] = w
+            new[name][b + a:] = w[a:].mean()
+        elif name == "post_quant_conv.weight":
+            new[name][:] = torch.eye(b)[:, :, None, None]
+            new[name][:a, :a] = w
+        elif name == "post_quant_conv.bias":
+            new[name].zero_()
+            new[name][:a] = w
+        elif name == "decoder.conv_in.weight":
+            new[name][:, :a] = w
+            new[name][:, a:] = torch.randn_like(new[name][:, a:]) * w.std() * .3
+        else:
+            new[name].copy_(w)
+    vae.load_state_dict(new)
+
+
+def to_input(pack):
+    """uint8 [B, 128, 128, 4] premultiplied -> f32 [B, 4, 128, 128] in [-1, 1]."""
+    return (torch.from_numpy(pack).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def augment(x, rng, permute):
+    """Flips; and permuted colour channels in a share of the samples, which makes hue matter (half of the icons are yellow)."""
+    for i in np.flatnonzero(rng.random(len(x)) < permute):
+        x[i, :3] = x[i, torch.from_numpy(rng.permutation(3))].clone()
+    return x.flip(3) if rng.random() < .5 else x
+
+
+def edges(x):
+    return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+
+
+def reconstruction_loss(y, x):
+    (dy, dx), (ty, tx) = edges(y), edges(x)
+    return ((y - x).abs().mean() + 2 * ((y - x) ** 2).mean()
+            + .4 * ((dy - ty).abs().mean() + (dx - tx).abs().mean())
+            + (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
+            + 8 * ((F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)) ** 2).mean())
+
+
+@torch.no_grad()
+def psnr(vae, pack):
+    """(PSNR of the pooled error, mean of each icon's PSNR) in dB over premultiplied RGBA, peak 2 ([-1, 1])."""
+    errors = []
+    for i in range(0, len(pack), 32):
+        x = to_input(pack[i:i + 32])
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        errors.append(((y - x) ** 2).mean((1, 2, 3)))
+    errors = torch.cat(errors)
+    return (10 * torch.log10(4 / errors.mean())).item(), (10 * torch.log10(4 / errors)).mean().item()
+
+
+def quantise_aware(vae):
+    """Route every weight that ships as FP6 through quantise-dequantise, gradients straight through."""
+    for name, module in vae.named_modules():
+        if hasattr(module, "weight") and is_fp6("vae", f"{name}.weight", module.weight):
+            parametrize.register_parametrization(module, "weight", FakeFP6())
+
+
+def train(vae, args, images, held, out):
+    rng = np.random.default_rng(args.seed)
+    if args.decoder_only:
+        vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
+        if args.fp6:
+            quantise_aware(vae)
+    params = [p for p in vae.parameters() if p.requires_grad]
+    opt = torch.optim.AdamW(params, lr=args.lr, betas=(.9, .99), weight_decay=1e-4)
+    elapsed, n = 0., 0
+    if os.path.exists(f"{out}/vae.pt"):
+        state = torch.load(f"{out}/vae.pt")
+        vae.load_state_dict(state["vae"]), opt.load_state_dict(state["opt"])
+        elapsed, n = state["elapsed"], state["n"]
+    log = csv.writer(open(f"{out}/log.csv", "a", buffering=1))
+    start = time.time() - elapsed
+    while (done := (time.time() - start) / (60 * args.minutes)) < 1:
+        for g in opt.param_groups:
+            g["lr"] = args.lr * min(1, (n + 1) / 100) * (1 - done) ** .8 + 1e-5
+        x = augment(to_input(images[rng.choice(len(images), args.batch, replace=False)]), rng, .5 if done < .6 else .2)
+        if args.decoder_only:
+            with torch.no_grad():
+                z = vae.encode(x).latent_dist.mean
+            loss = reconstruction_loss(vae.decode(z + args.noise * torch.randn_like(z)).sample, x)
+        else:
+            posterior = vae.encode(x).latent_dist
+            loss = reconstruction_loss(vae.decode(posterior.sample()).sample, x) + 2.5e-7 * posterior.kl().mean()
+        opt.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.)
+        opt.step()
+        n += 1
+        if n % 100 == 0:
+            pooled, mean = psnr(vae, held)
+            rate = n * args.batch / (time.time() - start)
+            log.writerow([n, f"{time.time() - start:.0f}", f"{loss.item():.4f}", f"{pooled:.2f}", f"{mean:.2f}", f"{rate:.1f}"])
+            torch.save({"vae": vae.state_dict(), "opt": opt.state_dict(), "elapsed": time.time() - start, "n": n}, f"{out}/vae.pt")
+    if args.fp6:
+        for module in vae.modules():
+            if parametrize.is_parametrized(module):
+                parametrize.remove_parametrizations(module, "weight")
+
+
+@torch.no_grad()
+def latent_std(vae, images):
+    """Standard deviation of the latents over 1,024 training icons: scaling_factor is its inverse."""
+    pick = np.random.default_rng(0).choice(len(images), 1024, replace=False)
+    z = torch.cat([vae.encode(to_input(images[pick[i:i + 32]])).latent_dist.mean for i in range(0, 1024, 32)])
+    print("latent channels: mean", z.mean((0, 2, 3)).tolist(), "std", z.std((0, 2, 3)).tolist())
+    return z.std().item()
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--minutes", type=float, required=True)
+    args.add_argument("--cache", default="/opt/rung/train")
+    args.add_argument("--name", default="vae", help="folder in the cache")
+    args.add_argument("--init", default="/work/shared/vae", help="diffusers directory to start from")
+    args.add_argument("--channels", type=int, default=8)
+    args.add_argument("--batch", type=int, default=16)
+    args.add_argument("--lr", type=float, default=LR)
+    args.add_argument("--seed", type=int, default=0)
+    args.add_argument("--decoder-only", action="store_true")
+    args.add_argument("--noise", type=float, default=0., help="decoder-only: noise on the latents, as a sampler leaves it")
+    args.add_argument("--fp6", action="store_true", help="decoder-only: train the weights as FP6 will round them")
+    args.add_argument("--threads", type=int, default=2)
+    args = args.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    out = f"{args.cache}/{args.name}"
+    os.makedirs(out, exist_ok=True)
+    pack, concept = np.load(f"{args.cache}/icons.npy"), np.load(f"{args.cache}/split.npz")["concept"]
+    images, held = pack[~concept], pack[concept]
+    old = AutoencoderKL.from_pretrained(args.init)
+    vae = old
+    if old.config.latent_channels != args.channels:
+        vae = build(args.channels)
+        widen(vae, old)
+    vae = vae.float().to(memory_format=torch.channels_last)
+    train(vae, args, images, held[::3], out)
+    print("held-out PSNR: pooled %.2f dB, mean of icons %.2f dB" % psnr(vae, held))
+    if not args.decoder_only:
+        vae.register_to_config(scaling_factor=1 / latent_std(vae, images))
+    vae.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    main()
