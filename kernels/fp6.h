@@ -14,6 +14,11 @@
 float rung_e3m2_to_f32(uint8_t code); /* code 0..63 */
 float rung_e2m3_to_f32(uint8_t code);
 
+#define RUNG_E3M2_MAX 28.0f
+
+/** The nearest code, ties to even, saturating at 28; -0 keeps its sign. NaN is the caller's to refuse (gives 28). */
+uint8_t rung_f32_to_e3m2(float v);
+
 /** Code `i` of a stream. */
 static inline uint8_t rung_fp6_get(const void *stream, size_t i) {
     const uint8_t *p = (const uint8_t *)stream + i / 4 * 3;

@@ -1,0 +1,93 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/size.h"
+#include "kernels/cpu/gemm.h"
+
+struct rung_conv {
+    gemm_weights w; /* [oc, kh * kw * ic] */
+    size_t oc, ic, kh, kw;
+};
+
+rung_status cpu_conv_open(rung_backend *be, rung_conv **out, const rung_tensor *w, const rung_tensor *bias,
+                          rung_store type, rung_err *err) {
+    char shape[128];
+    *out = NULL;
+    if (w->ndim != 4 || w->shape[2] == 0 || w->shape[3] == 0)
+        return rung_fail(err, RUNG_ESHAPE, "convolution weight is %s, wanted [oc, ic, kh, kw]",
+                         rung_tensor_shape_text(w, shape, sizeof shape));
+    rung_conv *c = calloc(1, sizeof *c);
+    if (!c) return rung_fail(err, RUNG_ENOMEM, "convolution: out of memory");
+    *c = (rung_conv){.oc = w->shape[0], .ic = w->shape[1], .kh = w->shape[2], .kw = w->shape[3]};
+    const gemm_part part = {w, bias, c->kh * c->kw};
+    const rung_status st = gemm_weights_open(&c->w, &part, 1, type, gemm_panel_width(cpu_of(be)->cpu), err);
+    if (st) {
+        free(c);
+        return st;
+    }
+    *out = c;
+    return RUNG_OK;
+}
+
+void cpu_conv_close(rung_backend *be, rung_conv **c) {
+    (void)be;
+    if (*c) gemm_weights_close(&(*c)->w);
+    free(*c);
+    *c = NULL;
+}
+
+/* The rows of A are output pixels, k is (ky, kx, channel). */
+struct patch_source {
+    gemm_source base;
+    const rung_conv *c;
+    const rung_conv_args *a;
+    const float *x;
+    size_t uh, uw, oh, ow; /* enlarged input, output */
+};
+
+/* dst = act(x * in_scale + in_shift) of channels c0.. of one pixel. */
+static void read_channels(const struct patch_source *p, float *dst, const float *pixel, size_t picture, size_t c0,
+                          size_t n) {
+    if (!p->a->in_scale) {
+        memcpy(dst, pixel + c0, n * sizeof *dst);
+        return;
+    }
+    const float *scale = p->a->in_scale + picture * p->c->ic + c0;
+    const float *shift = p->a->in_shift + picture * p->c->ic + c0;
+    for (size_t i = 0; i < n; i++)
+        dst[i] = (float)gemm_act_ref((double)pixel[c0 + i] * scale[i] + shift[i], p->a->in_act);
+}
+
+/* Channels of the input pixel that tap (ky, kx) of output pixel (oy, ox) meets; zeros in the padding. */
+static void read_tap(const struct patch_source *p, float *dst, size_t picture, size_t oy, size_t ox, size_t tap,
+                     size_t c0, size_t n) {
+    const rung_conv_args *a = p->a;
+    const size_t py = oy * a->stride + tap / p->c->kw, px = ox * a->stride + tap % p->c->kw;
+    if (py < a->pad_top || px < a->pad_left || py - a->pad_top >= p->uh || px - a->pad_left >= p->uw) {
+        memset(dst, 0, n * sizeof *dst);
+        return;
+    }
+    const size_t iy = (py - a->pad_top) * a->h / p->uh, ix = (px - a->pad_left) * a->w / p->uw;
+    read_channels(p, dst, p->x + ((picture * a->h + iy) * a->w + ix) * p->c->ic, picture, c0, n);
+}
+
+static void gather_patch(const gemm_source *s, float *dst, size_t row, size_t k0, size_t kn) {
+    const struct patch_source *p = (const struct patch_source *)s;
+    const size_t ic = p->c->ic, ox = row % p->ow, oy = row / p->ow % p->oh, picture = row / p->ow / p->oh;
+    for (size_t k = k0; k < k0 + kn;) {
+        const size_t c0 = k % ic, n = size_min(ic - c0, k0 + kn - k);
+        read_tap(p, dst, picture, oy, ox, k / ic, c0, n);
+        dst += n;
+        k += n;
+    }
+}
+
+void cpu_conv(rung_backend *be, float *y, const float *x, const rung_conv *c, const rung_conv_args *a,
+              const rung_epilogue *ep) {
+    struct patch_source src = {.base = {gather_patch}, .c = c, .a = a, .x = x};
+    src.uh = a->uh ? a->uh : a->h;
+    src.uw = a->uw ? a->uw : a->w;
+    src.oh = (src.uh + a->pad_top + a->pad_bottom - c->kh) / a->stride + 1;
+    src.ow = (src.uw + a->pad_left + a->pad_right - c->kw) / a->stride + 1;
+    gemm_run(cpu_of(be), y, a->batch * src.oh * src.ow, &c->w, &src.base, ep);
+}

@@ -1,0 +1,76 @@
+/* kernels/cpu/gemm.h - the packed matrix and the one product behind cpu_linear and cpu_conv. Internal to kernels/cpu.
+ *
+ *   y[r, c] = epilogue(sum_k A[r, k] * W[c, k])
+ *
+ * W is packed once at load; A is not a matrix in memory but something that can write any part of any of its rows: the
+ * rows of x for a linear layer, patches of an image for a convolution.
+ */
+#ifndef RUNG_GEMM_H
+#define RUNG_GEMM_H
+#include "kernels/cpu/cpu_ops.h"
+
+/* ---- weights --------------------------------------------------------------------------------------------------- */
+
+typedef enum { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FP6 } gemm_dtype;
+
+/* W [n, k] in panels of nr columns (rows of W), each panel k-major: the nr weights that meet one A[r, k] lie side by
+ * side. The last panel is filled up with zeros. FP6 (E3M2) panels hold groups of 4 k in 3 * nr bytes: three planes of
+ * nr bytes; plane p holds the code of k = 4g + p in its low six bits and, above, bits 2p, 2p + 1 of the code of
+ * k = 4g + 3. Where in a plane a column lies: gemm_fp6_slot(). */
+typedef struct {
+    gemm_dtype dtype;
+    size_t n, k, nr;
+    size_t panel_bytes;
+    unsigned char *panels; /* [ceil(n / nr)][panel_bytes], 64-byte aligned */
+    float *scale;          /* f32 [ceil(n / nr) * nr]: what column c is multiplied by; NULL: 1 */
+    float *bias;           /* f32 [ceil(n / nr) * nr]; NULL: none */
+} gemm_weights;
+
+/* One tensor of a stack. taps > 1: the tensor is [n, k / taps, taps] (a convolution's oc, ic, kh * kw) and is packed
+ * with the channels last, k = tap * channels + channel. */
+typedef struct {
+    const rung_tensor *w, *bias; /* bias NULL: none */
+    size_t taps;
+} gemm_part;
+
+/** Packs the stack. RUNG_EFORMAT (dtype; NaN or infinity where FP6 is asked for), RUNG_ESHAPE, RUNG_ENOMEM. */
+rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, size_t nr,
+                              rung_err *err);
+void gemm_weights_close(gemm_weights *w); /* a zeroed struct is fine */
+
+/** W[col, k0 .. k0 + kn) without the scale, as f32. */
+void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, float *out);
+
+/** Columns of a panel for these CPU features. */
+size_t gemm_panel_width(unsigned cpu);
+
+/** Position of column j in a plane: AVX-512 wants columns i and i + 16 in neighbouring bytes. */
+static inline size_t gemm_fp6_slot(size_t j, size_t nr) { return nr == 32 ? j % 16 * 2 + j / 16 : j; }
+
+/* ---- the product ----------------------------------------------------------------------------------------------- */
+
+typedef struct gemm_source gemm_source;
+struct gemm_source {
+    /** A[row, k0 .. k0 + kn) into dst. */
+    void (*gather)(const gemm_source *s, float *dst, size_t row, size_t k0, size_t kn);
+};
+
+/** y f32 [m, n] (n / 2 columns for GEGLU), rows contiguous. ep may be NULL. */
+void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const gemm_source *src,
+              const rung_epilogue *ep);
+
+/** act(v) in f64; not GEGLU. */
+double gemm_act_ref(double v, rung_act act);
+
+/* An epilogue bound to one product. */
+typedef struct {
+    const gemm_weights *w;
+    const rung_epilogue *ep; /* never NULL */
+    float *y;
+    size_t y_cols; /* n, or n / 2 for GEGLU */
+} gemm_out;
+
+/** Accumulators acc f64 [rows, cols] (and gate_acc for GEGLU) of rows row0.., columns col0.. to y. */
+void gemm_store_ref(const gemm_out *o, const double *acc, const double *gate_acc, size_t row0, size_t rows, size_t col0,
+                    size_t cols);
+#endif
