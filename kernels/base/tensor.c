@@ -1,0 +1,151 @@
+#include "kernels/base/tensor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/base/size.h"
+#include "kernels/fp6.h"
+
+static const struct {
+    const char *name;
+    unsigned bits;
+} dtypes[RUNG_DTYPES] = {
+    {"F64", 64},    {"F32", 32},    {"F16", 16}, {"BF16", 16}, {"F8_E4M3", 8}, {"F8_E5M2", 8},
+    {"F6_E3M2", 6}, {"F6_E2M3", 6}, {"I64", 64}, {"I32", 32},  {"I16", 16},    {"I8", 8},
+    {"U64", 64},    {"U32", 32},    {"U16", 16}, {"U8", 8},    {"BOOL", 8},
+};
+
+unsigned rung_dtype_bits(rung_dtype t) { return dtypes[t].bits; }
+const char *rung_dtype_name(rung_dtype t) { return dtypes[t].name; }
+bool rung_dtype_is_float(rung_dtype t) { return t <= RUNG_F6_E2M3; }
+
+bool rung_dtype_from_name(const char *name, rung_dtype *out) {
+    for (int i = 0; i < RUNG_DTYPES; i++) {
+        if (strcmp(name, dtypes[i].name) == 0) {
+            *out = (rung_dtype)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t rung_tensor_count(const rung_tensor *t) {
+    size_t n = 1;
+    for (int i = 0; i < t->ndim; i++) n *= t->shape[i];
+    return n;
+}
+
+const char *rung_tensor_shape_text(const rung_tensor *t, char *buf, size_t cap) {
+    size_t at = (size_t)snprintf(buf, cap, "[");
+    for (int i = 0; i < t->ndim && at < cap; i++)
+        at += (size_t)snprintf(buf + at, cap - at, "%s%zu", i ? ", " : "", t->shape[i]);
+    if (at < cap) snprintf(buf + at, cap - at, "]");
+    return buf;
+}
+
+static float from_bits(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static uint32_t to_bits(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
+float rung_f16_to_f32(uint16_t h) {
+    /* Exponent and mantissa moved into place are the value times 2^-112, subnormals included. */
+    const float a = from_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
+    const uint32_t special = (h & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
+    return from_bits(to_bits(a) | special | (uint32_t)(h & 0x8000) << 16);
+}
+
+uint16_t rung_f32_to_f16(float f) {
+    const uint32_t u = to_bits(f), a = u & 0x7fffffff;
+    const uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
+    if (a > 0x7f800000) return sign | 0x7e00;
+    if (a >= 0x477ff000) return sign | 0x7c00; /* 65520 is the tie between 65504 and 2^16: to even, up */
+    if (a < 0x38800000) {                      /* below 2^-14: adding 1/2 leaves steps of 2^-24 in the mantissa */
+        return sign | (uint16_t)(to_bits(from_bits(a) + 0.5f) - to_bits(0.5f));
+    }
+    const uint32_t odd = a >> 13 & 1;
+    return sign | (uint16_t)((a - (112u << 23) + 0xfff + odd) >> 13);
+}
+
+float rung_bf16_to_f32(uint16_t h) { return from_bits((uint32_t)h << 16); }
+
+uint16_t rung_f32_to_bf16(float f) {
+    const uint32_t u = to_bits(f);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40); /* rounding could carry a NaN into infinity */
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+float rung_f8_e4m3_to_f32(uint8_t c) {
+    if ((c & 0x7f) == 0x7f) return from_bits((uint32_t)(c & 0x80) << 24 | 0x7fc00000);
+    /* In place as an f16 it is the value times 2^-8 (bias 15 against 7). */
+    return rung_f16_to_f32((uint16_t)((c & 0x80) << 8 | (c & 0x7f) << 7)) * 256;
+}
+
+float rung_f8_e5m2_to_f32(uint8_t c) { return rung_f16_to_f32((uint16_t)(c << 8)); }
+
+static void scale_rows(const rung_tensor *t, size_t first, size_t n, float *out) {
+    size_t row_len = 1;
+    for (int i = 1; i < t->ndim; i++) row_len *= t->shape[i];
+    for (size_t i = 0; i < n;) {
+        const size_t row = (first + i) / row_len, end = size_min(n, (row + 1) * row_len - first);
+        float s;
+        memcpy(&s, (const char *)t->scale + row * sizeof s, sizeof s);
+        for (; i < end; i++) out[i] *= s;
+    }
+}
+
+rung_status rung_tensor_to_f32(const rung_tensor *t, size_t first, size_t n, float *out, rung_err *err) {
+    const unsigned bits = rung_dtype_bits(t->dtype);
+    const unsigned char *p = t->data;
+    if (n == 0) return RUNG_OK;
+    if (bits != 6) p += first * (bits / 8);
+    switch (t->dtype) {
+    case RUNG_F64:
+        for (size_t i = 0; i < n; i++) {
+            double d;
+            memcpy(&d, p + i * sizeof d, sizeof d);
+            out[i] = (float)d;
+        }
+        break;
+    case RUNG_F32:
+        memcpy(out, p, n * sizeof *out);
+        break;
+    case RUNG_F16:
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, p + i * sizeof h, sizeof h);
+            out[i] = rung_f16_to_f32(h);
+        }
+        break;
+    case RUNG_BF16:
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, p + i * sizeof h, sizeof h);
+            out[i] = rung_bf16_to_f32(h);
+        }
+        break;
+    case RUNG_F8_E4M3:
+        for (size_t i = 0; i < n; i++) out[i] = rung_f8_e4m3_to_f32(p[i]);
+        break;
+    case RUNG_F8_E5M2:
+        for (size_t i = 0; i < n; i++) out[i] = rung_f8_e5m2_to_f32(p[i]);
+        break;
+    case RUNG_F6_E3M2:
+        for (size_t i = 0; i < n; i++) out[i] = rung_e3m2_to_f32(rung_fp6_get(p, first + i));
+        break;
+    case RUNG_F6_E2M3:
+        for (size_t i = 0; i < n; i++) out[i] = rung_e2m3_to_f32(rung_fp6_get(p, first + i));
+        break;
+    default:
+        return rung_fail(err, RUNG_EFORMAT, "dtype is %s, wanted floating-point numbers", rung_dtype_name(t->dtype));
+    }
+    if (t->scale) scale_rows(t, first, n, out);
+    return RUNG_OK;
+}
