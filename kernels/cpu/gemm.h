@@ -12,6 +12,7 @@
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
 typedef enum { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FP6 } gemm_dtype;
+enum { GEMM_FP6_GROUP = 4 };
 
 /* W [n, k] in panels of nr columns (rows of W), each panel k-major: the nr weights that meet one A[r, k] lie side by
  * side. The last panel is filled up with zeros. FP6 (E3M2) panels hold groups of 4 k in 3 * nr bytes: three planes of
@@ -59,9 +60,6 @@ struct gemm_source {
 void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const gemm_source *src,
               const rung_epilogue *ep);
 
-/** act(v) in f64; not GEGLU. */
-double gemm_act_ref(double v, rung_act act);
-
 /* An epilogue bound to one product. */
 typedef struct {
     const gemm_weights *w;
@@ -70,7 +68,36 @@ typedef struct {
     size_t y_cols; /* n, or n / 2 for GEGLU */
 } gemm_out;
 
-/** Accumulators acc f64 [rows, cols] (and gate_acc for GEGLU) of rows row0.., columns col0.. to y. */
-void gemm_store_ref(const gemm_out *o, const double *acc, const double *gate_acc, size_t row0, size_t rows, size_t col0,
-                    size_t cols);
+/* ---- the specification: f64 sums in the order of k -------------------------------------------------------------- */
+
+void gemm_run_ref(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src);
+double gemm_act_ref(double v, rung_act act); /* not GEGLU */
+
+/* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
+
+/* KC: k of one block; a multiple of GEMM_FP6_GROUP. LDA: floats between the rows of a block of A; not a multiple of a
+ * page, so that rows do not share cache sets. THIN: up to so many rows the weights' bandwidth is what counts. */
+enum { GEMM_KC = 256, GEMM_LDA = GEMM_KC + 16, GEMM_THIN = 4 };
+
+typedef struct {
+    size_t nr, mr; /* a tile is up to mr rows of nr columns */
+    /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are GEMM_LDA apart. 1 <= rows <= mr. add: c has sums
+     * already. */
+    void (*tile)(size_t rows, size_t kn, const float *a, const float *b, float *c, size_t ldc, bool add);
+    /** The f16, bf16 or FP6 panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
+    void (*expand)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, float *out);
+    /** As tile, from the packed panel. rows <= GEMM_THIN; FP6 reads a up to its group's end. */
+    void (*thin)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,
+                 float *c, size_t ldc, bool add);
+    /** Sums acc [rows, cols] (rows ld apart; gate_acc alike, for GEGLU) through the epilogue to y. */
+    void (*store)(const gemm_out *o, const float *acc, const float *gate_acc, size_t ld, size_t row0, size_t rows,
+                  size_t col0, size_t cols);
+    /** y = act(x * scale + shift), f32 [n] each; act NONE or SILU. */
+    void (*affine)(float *y, const float *x, const float *scale, const float *shift, size_t n, rung_act act);
+} gemm_kernels;
+
+extern const gemm_kernels gemm_avx2, gemm_avx512;
+
+/** The best for these features; NULL: only the specification. */
+const gemm_kernels *gemm_kernels_for(unsigned cpu);
 #endif

@@ -6,9 +6,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/fp6.h"
 
-enum { FP6_GROUP = 4, PANEL_ALIGN = 64 };
-
-size_t gemm_panel_width(unsigned cpu) { return cpu & RUNG_CPU_AVX512 ? 32 : 16; }
+enum { PANEL_ALIGN = 64 };
 
 static bool is_eight_bit(rung_dtype t) { return t == RUNG_F8_E4M3 || t == RUNG_F8_E5M2; }
 static bool is_six_bit(rung_dtype t) { return t == RUNG_F6_E3M2 || t == RUNG_F6_E2M3; }
@@ -66,7 +64,7 @@ static rung_status check_parts(const gemm_part *parts, size_t count, size_t *n, 
 
 static rung_status allocate(gemm_weights *w, bool scale, bool bias, rung_err *err) {
     const size_t panels = size_div_up(w->n, w->nr), cols = panels * w->nr;
-    const size_t k = w->dtype == GEMM_FP6 ? size_div_up(w->k, FP6_GROUP) : w->k;
+    const size_t k = w->dtype == GEMM_FP6 ? size_div_up(w->k, GEMM_FP6_GROUP) : w->k;
     const size_t unit = w->dtype == GEMM_FP6 ? 3 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
     size_t bytes;
     if (!size_mul(k, unit, &w->panel_bytes) || !size_mul(w->panel_bytes, panels, &bytes) ||
@@ -99,9 +97,9 @@ static void put_row(const gemm_weights *w, size_t col, const float *row) {
         unsigned char *p = panel + gemm_fp6_slot(j, nr);
         for (size_t k = 0; k < w->k; k++) {
             const unsigned code = rung_f32_to_e3m2(row[k]);
-            unsigned char *g = p + k / FP6_GROUP * 3 * nr;
-            if (k % FP6_GROUP < 3) {
-                g[k % FP6_GROUP * nr] |= (unsigned char)code;
+            unsigned char *g = p + k / GEMM_FP6_GROUP * 3 * nr;
+            if (k % GEMM_FP6_GROUP < 3) {
+                g[k % GEMM_FP6_GROUP * nr] |= (unsigned char)code;
             } else {
                 for (size_t plane = 0; plane < 3; plane++)
                     g[plane * nr] |= (unsigned char)((code >> (2 * plane) & 3) << 6);
@@ -194,9 +192,9 @@ void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, f
         } else if (w->dtype == GEMM_BF16) {
             out[i] = rung_bf16_to_f32(((const uint16_t *)panel)[k * nr + j]);
         } else {
-            const unsigned char *g = panel + k / FP6_GROUP * 3 * nr + gemm_fp6_slot(j, nr);
+            const unsigned char *g = panel + k / GEMM_FP6_GROUP * 3 * nr + gemm_fp6_slot(j, nr);
             const unsigned last = g[0] >> 6 | g[nr] >> 6 << 2 | g[2 * nr] >> 6 << 4;
-            out[i] = rung_e3m2_to_f32((uint8_t)(k % FP6_GROUP < 3 ? g[k % FP6_GROUP * nr] & 63 : last));
+            out[i] = rung_e3m2_to_f32((uint8_t)(k % GEMM_FP6_GROUP < 3 ? g[k % GEMM_FP6_GROUP * nr] & 63 : last));
         }
     }
 }

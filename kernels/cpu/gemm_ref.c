@@ -40,8 +40,8 @@ static double biased(const gemm_out *o, double v, size_t row, size_t col) {
     return v;
 }
 
-void gemm_store_ref(const gemm_out *o, const double *acc, const double *gate_acc, size_t row0, size_t rows, size_t col0,
-                    size_t cols) {
+void store(const gemm_out *o, const double *acc, const double *gate_acc, size_t row0, size_t rows, size_t col0,
+           size_t cols) {
     const rung_epilogue *ep = o->ep;
     for (size_t r = row0; r < row0 + rows; r++) {
         for (size_t c = col0; c < col0 + cols; c++) {
@@ -86,14 +86,10 @@ static void ref_task(void *arg, size_t task, void *scratch) {
     const size_t rows = size_min(ROWS, j->m - row0), cols = size_min(COLS, j->out.y_cols - col0);
     product(j, s, s->acc[0], row0, rows, col0, cols);
     if (j->out.ep->act == RUNG_ACT_GEGLU) product(j, s, s->acc[1], row0, rows, j->out.y_cols + col0, cols);
-    gemm_store_ref(&j->out, s->acc[0], s->acc[1], row0, rows, col0, cols);
+    store(&j->out, s->acc[0], s->acc[1], row0, rows, col0, cols);
 }
 
-void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const gemm_source *src,
-              const rung_epilogue *ep) {
-    static const rung_epilogue plain = {0};
-    if (!ep) ep = &plain;
-    const size_t y_cols = ep->act == RUNG_ACT_GEGLU ? w->n / 2 : w->n;
-    struct ref_job j = {.out = {w, ep, y, y_cols}, .src = src, .m = m, .col_blocks = size_div_up(y_cols, COLS)};
+void gemm_run_ref(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src) {
+    struct ref_job j = {.out = *out, .src = src, .m = m, .col_blocks = size_div_up(out->y_cols, COLS)};
     rung_pool_run(be->pool, ref_task, &j, size_div_up(m, ROWS) * j.col_blocks);
 }
