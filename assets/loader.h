@@ -30,10 +30,13 @@ typedef enum { LOAD_NO_BIAS, LOAD_BIAS, LOAD_BIAS_IF_PRESENT } load_bias;
 /** weight [n, k] (trailing dimensions of 1 are fine: a 1x1 convolution). */
 const rung_linear *load_linear(rung_loader *l, size_t n, size_t k, load_bias bias, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
-/** Up to 3 weights [n, k] each, stacked along n; `names` are whole names, e.g. {"attn1.to_q", ...} after `prefix`. */
+/** Up to 3 weights [n, k] each, stacked along n. Names are prefix + names[i]: "....attn1." and {"to_q", ...}. */
 const rung_linear *load_linear_stack(rung_loader *l, size_t n, size_t k, load_bias bias, const char *prefix,
                                      const char *const *names, size_t count);
+/** weight [oc, ic, kh, kw] and bias [oc]; the second one: no bias. */
 const rung_conv *load_conv(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+const rung_conv *load_conv_no_bias(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 /** A whole tensor as f32 in backend memory; here the name is complete. `n` elements, any number of dimensions. */
 const float *load_vector(rung_loader *l, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -14,12 +14,14 @@ rung_status rung_weights_open(rung_weights **out, const char *path, rung_err *er
 void rung_weights_close(rung_weights **w);
 
 size_t rung_weights_count(const rung_weights *w);
-/** i-th tensor in name order; "<x>.scale" companions of six-bit tensors are folded into <x> and not listed. */
+/** i-th tensor in name order; "<x>.scale" companions of six-bit tensors, f32 or f16 [rows], are folded into <x> and
+ *  not listed. */
 const char *rung_weights_name(const rung_weights *w, size_t i);
 const rung_tensor *rung_weights_tensor(const rung_weights *w, size_t i);
 
 /** NULL when there is none; otherwise the tensor counts as used. */
 const rung_tensor *rung_weights_find(rung_weights *w, const char *name);
+bool rung_weights_has(const rung_weights *w, const char *name); /* marks nothing */
 
 /** RUNG_EFORMAT naming up to three tensors that nobody has asked for (buffers such as position_ids are no surplus). */
 rung_status rung_weights_check_used(const rung_weights *w, rung_err *err);
