@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/fp6.h"
+#include "kernels/base/fp6.h"
 #include "tests/check.h"
 
 enum { MAX_PARTS = 3 };

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels/base/size.h"
-#include "kernels/fp6.h"
+#include "kernels/base/fp6.h"
 
 static const struct {
     const char *name;

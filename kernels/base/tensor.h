@@ -22,7 +22,7 @@ typedef struct {
     int ndim;
     size_t shape[RUNG_MAX_DIMS]; /* row-major, the last dimension is contiguous */
     const void *data;            /* little-endian, any alignment; six-bit dtypes: 8 codes in 6 bytes, the first code in
-                                    the most significant bits (kernels/fp6.h) */
+                                    the most significant bits (kernels/base/fp6.h) */
     const float *scale;          /* f32 [shape[0]], any alignment: what row r is multiplied by; NULL: 1 */
 } rung_tensor;
 

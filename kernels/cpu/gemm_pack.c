@@ -4,7 +4,7 @@
 
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/fp6.h"
+#include "kernels/base/fp6.h"
 
 enum { PANEL_ALIGN = 64 };
 

@@ -1,4 +1,4 @@
-/* kernels/fp6.h - six-bit floating point: the codes and the byte stream of a model file.
+/* kernels/base/fp6.h - six-bit floating point: the codes and the byte stream of a model file.
  *
  * E3M2, bits S EEE MM, bias 3: (-1)^S * (E == 0 ? M * 2^-4 : (1 + M/4) * 2^(E-3)). No infinity, no NaN, largest 28.
  * Stream: row-major over the whole tensor, 8 codes in 6 bytes, the first code in the most significant bits; the
