@@ -19,8 +19,15 @@ void rung_image_bytes(uint8_t *bytes, const float *image, size_t h, size_t w, si
 rung_status rung_png_write(const char *path, const uint8_t *bytes, size_t w, size_t h, size_t channels,
                            const char *parameters, rung_err *err);
 
-/** Reads an 8-bit RGB or RGBA PNG with size limits; *bytes is malloc'd. For compare and tests. *parameters: NULL or
- *  malloc'd UTF-8 (pass NULL when not wanted). RUNG_EIO, RUNG_EFORMAT. */
-rung_status rung_png_read(const char *path, uint8_t **bytes, size_t *w, size_t *h, size_t *channels,
-                          char **parameters, rung_err *err);
+/**
+ * Reads a PNG as 8-bit RGB or RGBA (others are converted; sides to 16384, 512 MiB of pixels): *bytes [h, w, channels]
+ * is malloc'd. For compare and tests. *parameters: the text chunk of that name, malloc'd UTF-8, or NULL when there is
+ * none (pass NULL when not wanted). RUNG_EIO, RUNG_EFORMAT, RUNG_ENOMEM; on error *bytes and *parameters are NULL.
+ */
+rung_status rung_png_read(const char *path, uint8_t **bytes, size_t *w, size_t *h, size_t *channels, char **parameters,
+                          rung_err *err);
+
+/** The same from n bytes of memory; `where` names the source in messages. */
+rung_status rung_png_decode(const uint8_t *data, size_t n, const char *where, uint8_t **bytes, size_t *w, size_t *h,
+                            size_t *channels, char **parameters, rung_err *err);
 #endif
