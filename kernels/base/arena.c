@@ -6,14 +6,26 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
 #else
-#define POISON(p, n) ((void)(p), (void)(n))
+#define POISON(p, n)   ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
 
 enum { ALIGN = 64 };
+
+void arena_begin(rung_arena *a, void *base, size_t cap) {
+    *a = (rung_arena){.base = base, .cap = cap};
+    if (base) POISON(base, cap);
+}
+
+void *arena_end(rung_arena *a) {
+    void *base = a->base;
+    if (base) UNPOISON(base, a->cap);
+    *a = (rung_arena){0};
+    return base;
+}
 
 void *arena_alloc(rung_arena *a, size_t bytes) {
     if (a->failed || bytes > SIZE_MAX - (ALIGN - 1) - a->used) {

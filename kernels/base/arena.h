@@ -15,6 +15,10 @@ typedef struct {
 
 typedef size_t rung_mark;
 
+/** An arena over the 64-byte aligned [base, base + cap), which stays its owner's. arena_end gives `base` back. */
+void arena_begin(rung_arena *a, void *base, size_t cap);
+void *arena_end(rung_arena *a);
+
 /** 64-byte aligned bytes; NULL in a dry run, and when full (then a->failed is set). */
 void *arena_alloc(rung_arena *a, size_t bytes);
 
