@@ -41,6 +41,7 @@ struct patch_source {
     gemm_source base;
     const rung_conv *c;
     const rung_conv_args *a;
+    const gemm_kernels *k; /* NULL: the specification */
     const float *x;
     size_t uh, uw, oh, ow; /* enlarged input, output */
 };
@@ -54,6 +55,10 @@ static void read_channels(const struct patch_source *p, float *dst, const float 
     }
     const float *scale = p->a->in_scale + picture * p->c->ic + c0;
     const float *shift = p->a->in_shift + picture * p->c->ic + c0;
+    if (p->k) {
+        p->k->affine(dst, pixel + c0, scale, shift, n, p->a->in_act);
+        return;
+    }
     for (size_t i = 0; i < n; i++)
         dst[i] = (float)gemm_act_ref((double)pixel[c0 + i] * scale[i] + shift[i], p->a->in_act);
 }
@@ -85,6 +90,7 @@ static void gather_patch(const gemm_source *s, float *dst, size_t row, size_t k0
 void cpu_conv(rung_backend *be, float *y, const float *x, const rung_conv *c, const rung_conv_args *a,
               const rung_epilogue *ep) {
     struct patch_source src = {.base = {gather_patch}, .c = c, .a = a, .x = x};
+    src.k = gemm_kernels_for(cpu_of(be)->cpu);
     src.uh = a->uh ? a->uh : a->h;
     src.uw = a->uw ? a->uw : a->w;
     src.oh = (src.uh + a->pad_top + a->pad_bottom - c->kh) / a->stride + 1;

@@ -1,0 +1,208 @@
+/* tests/test_conv.c - convolutions on every instruction set that the machine has, against plain f64 loops. */
+#include "tests/guard.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "tests/check.h"
+
+typedef struct {
+    size_t oc, ic, kh, kw;
+    rung_conv_args a;
+    rung_dtype dtype; /* of the weight: F32, F16 or BF16 */
+    rung_store store;
+    bool bias, add, residual;
+    rung_act act;
+    float tolerance;
+} config;
+
+typedef struct {
+    guard w, bias, x, scale, shift, add, residual, y;
+    uint16_t *half;
+    rung_tensor weight, bias_tensor;
+    float *ref;
+    size_t uh, uw, oh, ow;
+} setting;
+
+static uint64_t seed = 7;
+
+static size_t pick(size_t n) {
+    rnd(&seed);
+    return (size_t)(seed >> 33) % n;
+}
+
+static guard random_floats(size_t n, float size) {
+    guard g = guard_floats(n);
+    for (size_t i = 0; i < n; i++) g.p[i] = rnd(&seed) * size;
+    return g;
+}
+
+static double input_at(const config *c, const setting *s, size_t b, size_t py, size_t px, size_t ch) {
+    const rung_conv_args *a = &c->a;
+    if (py < a->pad_top || px < a->pad_left || py - a->pad_top >= s->uh || px - a->pad_left >= s->uw) return 0;
+    const size_t iy = (py - a->pad_top) * a->h / s->uh, ix = (px - a->pad_left) * a->w / s->uw;
+    double v = s->x.p[((b * a->h + iy) * a->w + ix) * c->ic + ch];
+    if (a->in_scale) v = v * s->scale.p[b * c->ic + ch] + s->shift.p[b * c->ic + ch];
+    return a->in_act == RUNG_ACT_SILU ? v / (1 + exp(-v)) : v;
+}
+
+static double output_at(const config *c, const setting *s, size_t b, size_t oy, size_t ox, size_t oc) {
+    double v = c->bias ? s->bias.p[oc] : 0;
+    for (size_t ic = 0; ic < c->ic; ic++)
+        for (size_t ky = 0; ky < c->kh; ky++)
+            for (size_t kx = 0; kx < c->kw; kx++)
+                v += s->w.p[((oc * c->ic + ic) * c->kh + ky) * c->kw + kx] *
+                     input_at(c, s, b, oy * c->a.stride + ky, ox * c->a.stride + kx, ic);
+    if (c->add) v += s->add.p[b * c->oc + oc];
+    if (c->act == RUNG_ACT_SILU) v = v / (1 + exp(-v));
+    return v;
+}
+
+static size_t outputs(const config *c, const setting *s) { return c->a.batch * s->oh * s->ow * c->oc; }
+
+static void reference(const config *c, setting *s) {
+    for (size_t i = 0; i < outputs(c, s); i++) {
+        const size_t oc = i % c->oc, ox = i / c->oc % s->ow, oy = i / c->oc / s->ow % s->oh;
+        const double v = output_at(c, s, i / c->oc / s->ow / s->oh, oy, ox, oc);
+        s->ref[i] = (float)(c->residual ? v + s->residual.p[i] : v);
+    }
+}
+
+/* The weight as a tensor of its dtype; s->w becomes what that tensor says. */
+static void make_weight(const config *c, setting *s) {
+    const size_t count = c->oc * c->ic * c->kh * c->kw;
+    s->w = random_floats(count, 1 / sqrtf((float)(c->ic * c->kh * c->kw)));
+    s->half = malloc((count + 1) * sizeof *s->half);
+    const bool f16 = c->dtype == RUNG_F16 || (c->dtype == RUNG_F32 && c->store == RUNG_STORE_F16);
+    const bool bf16 = c->dtype == RUNG_BF16 || (c->dtype == RUNG_F32 && c->store == RUNG_STORE_BF16);
+    for (size_t i = 0; i < count; i++) {
+        s->half[i] = f16 ? rung_f32_to_f16(s->w.p[i]) : rung_f32_to_bf16(s->w.p[i]);
+        if (f16) s->w.p[i] = rung_f16_to_f32(s->half[i]);
+        if (bf16) s->w.p[i] = rung_bf16_to_f32(s->half[i]);
+    }
+    s->weight = (rung_tensor){.dtype = c->dtype, .ndim = 4, .shape = {c->oc, c->ic, c->kh, c->kw}};
+    s->weight.data = c->dtype == RUNG_F32 ? (const void *)s->w.p : s->half;
+}
+
+static setting prepare(config *c) {
+    setting s = {.uh = c->a.uh ? c->a.uh : c->a.h, .uw = c->a.uw ? c->a.uw : c->a.w};
+    s.oh = (s.uh + c->a.pad_top + c->a.pad_bottom - c->kh) / c->a.stride + 1;
+    s.ow = (s.uw + c->a.pad_left + c->a.pad_right - c->kw) / c->a.stride + 1;
+    make_weight(c, &s);
+    s.bias = random_floats(c->oc, 1);
+    s.bias_tensor = (rung_tensor){.dtype = RUNG_F32, .ndim = 1, .shape = {c->oc}, .data = s.bias.p};
+    s.x = random_floats(c->a.batch * c->a.h * c->a.w * c->ic, 1);
+    s.scale = random_floats(c->a.batch * c->ic, 2);
+    s.shift = random_floats(c->a.batch * c->ic, 1);
+    s.add = random_floats(c->a.batch * c->oc, 1);
+    s.residual = random_floats(outputs(c, &s), 1);
+    s.y = guard_floats(outputs(c, &s));
+    s.ref = malloc((outputs(c, &s) + 1) * sizeof *s.ref);
+    if (c->a.in_scale) c->a.in_scale = s.scale.p, c->a.in_shift = s.shift.p;
+    reference(c, &s);
+    return s;
+}
+
+static void release(setting *s) {
+    guard *const all[] = {&s->w, &s->bias, &s->x, &s->scale, &s->shift, &s->add, &s->residual, &s->y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) guard_free(all[i]);
+    free(s->half);
+    free(s->ref);
+}
+
+static bool run(const config *c, setting *s, unsigned cpu, rung_pool *pool) {
+    cpu_backend be = {.pool = pool, .cpu = cpu};
+    rung_epilogue ep = {.act = c->act, .rows_per_sample = s->oh * s->ow};
+    if (c->add) ep.sample_add = s->add.p, ep.sample_add_stride = c->oc;
+    if (c->residual) ep.residual = s->residual.p;
+    rung_err e = {0};
+    rung_conv *conv;
+    const rung_tensor *bias = c->bias ? &s->bias_tensor : NULL;
+    if (!CHECK(cpu_conv_open(&be.base, &conv, &s->weight, bias, c->store, &e) == RUNG_OK)) return false;
+    for (size_t i = 0; i < outputs(c, s); i++) s->y.p[i] = NAN;
+    cpu_conv(&be.base, s->y.p, s->x.p, conv, &c->a, &ep);
+    cpu_conv_close(&be.base, &conv);
+    return CHECK(conv == NULL);
+}
+
+static void report(const config *c, unsigned cpu, int threads) {
+    const rung_conv_args *a = &c->a;
+    fprintf(stderr,
+            "  %s threads=%d [%zu, %zu, %zu, %zu] on [%zu, %zu, %zu] to %zux%zu stride %zu pad %zu %zu %zu %zu\n",
+            rung_cpu_name(cpu), threads, c->oc, c->ic, c->kh, c->kw, a->batch, a->h, a->w, a->uh, a->uw, a->stride,
+            a->pad_top, a->pad_left, a->pad_bottom, a->pad_right);
+}
+
+static const unsigned levels[] = {0, RUNG_CPU_AVX2, RUNG_CPU_AVX2 | RUNG_CPU_AVX512};
+enum { LEVELS = sizeof levels / sizeof *levels, POOLS = 3 };
+static rung_pool *pools[POOLS];
+
+static void check_config(config c) {
+    setting s = prepare(&c);
+    const size_t count = outputs(&c, &s);
+    float *first = malloc((count + 1) * sizeof *first);
+    for (size_t i = 0; i < LEVELS; i++) {
+        if (levels[i] & ~rung_cpu_detect()) continue;
+        for (int t = 0; t < POOLS; t++) {
+            if (!run(&c, &s, levels[i], pools[t])) break;
+            if (!CHECK(close_all(s.y.p, s.ref, count, c.tolerance))) report(&c, levels[i], t + 1);
+            if (t == 0) memcpy(first, s.y.p, count * sizeof *first);
+            if (!CHECK(memcmp(first, s.y.p, count * sizeof *first) == 0)) report(&c, levels[i], t + 1);
+        }
+    }
+    free(first);
+    release(&s);
+}
+
+static config random_config(void) {
+    static const rung_dtype dtypes[] = {RUNG_F32, RUNG_F16, RUNG_BF16};
+    static const float marker[1] = {0};
+    config c = {.oc = 1 + pick(40), .ic = 1 + pick(pick(4) ? 20 : 130), .kh = 1 + pick(4), .kw = 1 + pick(4)};
+    if (pick(2)) c.kh = c.kw = pick(2) ? 3 : 1;
+    c.a = (rung_conv_args){.batch = 1 + pick(2), .h = 1 + pick(9), .w = 1 + pick(20), .stride = 1 + pick(3)};
+    if (pick(3) == 0) c.a.uh = c.a.h + pick(c.a.h + 1), c.a.uw = c.a.w + pick(c.a.w + 1);
+    const size_t uh = c.a.uh ? c.a.uh : c.a.h, uw = c.a.uw ? c.a.uw : c.a.w;
+    c.a.pad_top = pick(c.kh), c.a.pad_left = pick(c.kw);
+    c.a.pad_bottom = pick(c.kh) + (c.kh > uh + c.a.pad_top ? c.kh - uh - c.a.pad_top : 0);
+    c.a.pad_right = pick(c.kw) + (c.kw > uw + c.a.pad_left ? c.kw - uw - c.a.pad_left : 0);
+    if (pick(3) == 0) {
+        c.a.in_scale = c.a.in_shift = marker; /* prepare() puts numbers there */
+        c.a.in_act = pick(2) ? RUNG_ACT_SILU : RUNG_ACT_NONE;
+    }
+    c.dtype = dtypes[pick(3)];
+    c.store = c.dtype == RUNG_F32 ? (rung_store)pick(RUNG_STORE_FP6) : RUNG_STORE_STORED;
+    c.bias = pick(3) > 0;
+    c.add = pick(3) == 0;
+    c.residual = pick(3) == 0;
+    c.act = pick(2) ? RUNG_ACT_SILU : RUNG_ACT_NONE;
+    c.tolerance = 1e-5f;
+    return c;
+}
+
+static void refuses(void) {
+    cpu_backend be = {.pool = pools[0], .cpu = rung_cpu_detect()};
+    const float data[4] = {0};
+    const rung_tensor flat = {.dtype = RUNG_F32, .ndim = 2, .shape = {2, 2}, .data = data};
+    const rung_tensor hollow = {.dtype = RUNG_F32, .ndim = 4, .shape = {2, 2, 0, 3}, .data = data};
+    const rung_tensor no_input = {.dtype = RUNG_F32, .ndim = 4, .shape = {2, 0, 3, 3}, .data = data};
+    const rung_tensor *const bad[] = {&flat, &hollow, &no_input};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        rung_err e = {0};
+        rung_conv *c = (rung_conv *)&be;
+        CHECK(cpu_conv_open(&be.base, &c, bad[i], NULL, RUNG_STORE_STORED, &e) == RUNG_ESHAPE && c == NULL);
+    }
+}
+
+int main(void) {
+    rung_err e = {0};
+    for (int t = 0; t < POOLS; t++)
+        if (!CHECK(rung_pool_open(&pools[t], t + 1, &e) == RUNG_OK)) return 1;
+    for (size_t i = 0; i < LEVELS; i++)
+        if (levels[i] & ~rung_cpu_detect()) fprintf(stderr, "SKIP %s: not on this machine\n", rung_cpu_name(levels[i]));
+    for (int i = 0; i < 250; i++) check_config(random_config());
+    refuses();
+    for (int t = 0; t < POOLS; t++) rung_pool_close(&pools[t]);
+    return check_result();
+}
