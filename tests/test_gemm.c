@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu/gemm.h"
-#include "kernels/fp6.h"
+#include "kernels/base/fp6.h"
 #include "tests/check.h"
 
 static uint64_t seed = 3;
