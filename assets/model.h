@@ -30,7 +30,7 @@ rung_status rung_model_config(rung_model *m, const char *part, rung_config *c, r
 rung_status rung_model_weights(rung_model *m, const char *part, rung_weights **out, rung_err *err);
 
 /** Text of a file beside the weights, e.g. ("tokenizer", "vocab.json"); *text = NULL when there is none. The ldm
- *  layout gives the built-in CLIP vocabulary. Free with free(). */
+ *  layout gives tokenizer_config.json and merges.txt, the built-in CLIP vocabulary. Free with free(). */
 rung_status rung_model_text(rung_model *m, const char *part, const char *file, char **text, size_t *bytes,
                             rung_err *err);
 #endif
