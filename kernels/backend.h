@@ -91,7 +91,7 @@ typedef struct rung_backend_ops {
 
     rung_status (*mem_alloc)(rung_backend *be, void **out, size_t bytes, rung_err *err); /* 64-byte aligned */
     void (*mem_free)(rung_backend *be, void *p);
-    void (*upload)(rung_backend *be, void *dst, const void *host_src, size_t bytes);
+    void (*upload)(rung_backend *be, void *dst, const void *host_src, size_t bytes); /* host_src is free on return */
     void (*download)(rung_backend *be, void *host_dst, const void *src, size_t bytes); /* complete after sync */
 
     /* Weights. `parts` tensors [n_i, k] are stacked along the rows (fused q, k, v): each of 2 dims, or more dims that

@@ -1,0 +1,33 @@
+/* unet/network.h - what denoiser.c asks of a network, and what a run keeps between its steps. Internal to unet/. */
+#ifndef RUNG_NETWORK_H
+#define RUNG_NETWORK_H
+#include "assets/loader.h"
+#include "kernels/ops.h"
+#include "unet/denoiser.h"
+
+/* What is constant over the steps of one run. Backend memory, from the run's arena, except host_time. */
+typedef struct {
+    size_t batch, h, w, n_ctx;
+    float *kv;        /* every cross-attention's [batch * n_ctx, K and V], one after another: attn_layer.kv_at */
+    float *key_bias;  /* [batch, n_ctx], what a padding row gets added to its scores; NULL: no padding */
+    float *in_affine; /* U-Net, center_input_sample: [2, batch, in_channels]; NULL: not centred */
+    float *positions; /* DiT: [tokens, width] */
+    float *size_emb;  /* DiT: resolution and aspect ratio [width]; NULL: no such condition */
+    float *host_time; /* host: sinusoids of a step's timesteps [batch, time_in] */
+} network_run;
+
+typedef struct {
+    /* Reads the config, fills info, loads the layers. *net may be set on failure too: close it. */
+    rung_status (*open)(void **net, rung_denoiser_info *info, rung_config *c, const char *class_name, rung_loader *l);
+    void (*close)(void *net);
+    size_t (*time_in)(const void *net); /* width of the sinusoids */
+    rung_status (*check_size)(const void *net, size_t h, size_t w, rung_err *err);
+    /* Both run dry (x->arena->base NULL) for sizing. prepare fills *r; step gets t NULL in a dry run. */
+    rung_status (*prepare)(const void *net, const rung_exec *x, network_run *r, const rung_denoiser_cond *c,
+                           rung_err *err);
+    void (*step)(const void *net, const rung_exec *x, const network_run *r, float *out, const float *in,
+                 const float *t);
+} network_ops;
+
+extern const network_ops unet2d_network, dit_network;
+#endif
