@@ -4,7 +4,8 @@
 #include "kernels/backend.h"
 
 typedef struct {
-    size_t queries; /* of a block */
+    size_t step;    /* queries that are computed together; less is wasted work */
+    size_t queries; /* the most in a block: step * 2^n */
     size_t max_d;   /* a larger head does not fit the worker's scratch */
     /** Queries i0 .. i0 + n of head h of picture b, against all keys. */
     void (*block)(const rung_attention_args *a, size_t b, size_t h, size_t i0, size_t n, void *scratch);

@@ -39,4 +39,4 @@ static void block(const rung_attention_args *a, size_t b, size_t h, size_t i0, s
         for (size_t c = 0; c < a->d; c += COLS) query(a, b, h, i, c, size_min(COLS, a->d - c));
 }
 
-const attention_kernels attention_ref = {.queries = 16, .max_d = SIZE_MAX, .block = block};
+const attention_kernels attention_ref = {.step = 16, .queries = 16, .max_d = SIZE_MAX, .block = block};

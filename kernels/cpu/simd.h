@@ -57,6 +57,8 @@ VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) {
 VINLINE vf vf_pow2(vf e) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(e), _mm512_set1_epi32(127)), 23));
 }
+/* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
+VINLINE vf vf_scale2(vf p, vf e) { return _mm512_scalef_ps(p, e); }
 VINLINE float vf_sum(vf a) { /* fixed order */
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -108,6 +110,8 @@ VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, y
 VINLINE vf vf_pow2(vf e) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(e), _mm256_set1_epi32(127)), 23));
 }
+/* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
+VINLINE vf vf_scale2(vf p, vf e) { return vf_mul(p, vf_pow2(e)); }
 VINLINE float vf_sum(vf a) { /* fixed order */
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));

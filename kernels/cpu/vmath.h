@@ -3,6 +3,7 @@
  * The polynomials are minimax fits made for this file (linear programming on a Chebyshev grid). Errors against libm in
  * f64, over all of f32 that matters, are checked in tests/test_gemm.c:
  *   vexp        relative 3e-7 for x in [-86.6, 88.7]; 0 below (true value < 2.5e-38), infinity above
+ *   vexp2_neg   relative 2e-7 for x in [-126, 0], exact at 0; 0 below (tests/test_attention.c)
  *   verfc       absolute 2e-7 for x >= 0
  *   activations absolute 4e-7 * (1 + |y|)
  * NaN stays NaN everywhere.
@@ -26,6 +27,17 @@ VINLINE vf vexp(vf x) {
     p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set(1.0f)));
     const vf e = vf_mul(vf_add(p, p), vf_pow2(vf_sub(n, vf_set(1.0f)))); /* n may be 128 */
     return vf_if_less(x, low, vf_zero(), e);
+}
+
+/* 2^x for x <= 0, the softmax's: 2^n 2^f, |f| <= 1/2, 2^f = 1 + f p(f) */
+VINLINE vf vexp2_neg(vf x) {
+    const vf n = vf_round(x), f = vf_sub(x, n);
+    vf p = vf_fma(vf_set(0.0013273982f), f, vf_set(0.00967197f));
+    p = vf_fma(p, f, vf_set(0.055506803f));
+    p = vf_fma(p, f, vf_set(0.24022235f));
+    p = vf_fma(p, f, vf_set(0.69314706f));
+    p = vf_fma(p, f, vf_set(1.0f));
+    return vf_if_less(x, vf_set(-126.0f), vf_zero(), vf_scale2(p, n));
 }
 
 /* 1 - erf(z), z >= 0: e^-q(z) */
