@@ -1,0 +1,65 @@
+/* tests/test_tiling.c - strips give the image that the whole picture gives, in less memory. Golden models of
+ * tools/goldens/vae.py. */
+#include "tests/vae_cases.h"
+
+/* A picture of several strips in each level, so that every level's strips meet. */
+static void strips_leave_no_seam(const char *name, size_t h, size_t w, unsigned cpu) {
+    vae_setup s;
+    rung_err e = {0};
+    float *z = NULL, *whole = NULL, *strips = NULL;
+    if (!CHECK(vae_setup_case(&s, name, cpu, &e) == RUNG_OK)) goto done;
+    const rung_vae_info *info = rung_vae_describe(s.vae);
+    const size_t n = h * w * info->latent_channels, pixels = h * w * info->factor * info->factor * info->image_channels;
+    uint64_t seed = h;
+    z = malloc(n * sizeof *z);
+    whole = malloc(pixels * sizeof *whole);
+    strips = malloc(pixels * sizeof *strips);
+    /* a strong slope from top to bottom: statistics of a strip alone would be far from the picture's */
+    for (size_t i = 0; i < n; i++) z[i] = rnd(&seed) + 3 * (float)i / (float)n;
+    CHECK(rung_vae_decode(s.vae, whole, z, h, w, RUNG_TILING_OFF, &e) == RUNG_OK);
+    CHECK(rung_vae_decode(s.vae, strips, z, h, w, RUNG_TILING_ON, &e) == RUNG_OK);
+    if (!CHECK(close_all(strips, whole, pixels, 1e-4f))) fprintf(stderr, "  %s\n", name);
+    const double d = image_error(strips, whole, pixels);
+    if (!CHECK(d < 1e-5)) fprintf(stderr, "  %s %zux%zu: %.1e apart\n", name, w, h, d);
+done:
+    free(z);
+    free(whole);
+    free(strips);
+    vae_teardown(&s);
+}
+
+static void strips_take_less_memory(const char *name) {
+    vae_setup s;
+    rung_err e = {0};
+    const size_t limit = (size_t)1 << 30;
+    if (CHECK(vae_setup_case(&s, name, rung_cpu_detect(), &e) == RUNG_OK)) {
+        const size_t small = rung_vae_scratch(s.vae, 64, 64, RUNG_TILING_OFF);
+        CHECK(small > 0 && small < limit && rung_vae_scratch(s.vae, 64, 64, RUNG_TILING_AUTO) == small);
+        size_t side = 64, off;
+        while ((off = rung_vae_scratch(s.vae, side, side, RUNG_TILING_OFF)) <= limit) side += 32;
+        const size_t automatic = rung_vae_scratch(s.vae, side, side, RUNG_TILING_AUTO);
+        const size_t on = rung_vae_scratch(s.vae, side, side, RUNG_TILING_ON);
+        fprintf(stderr, "%s: %zu cells a side, off %zu auto %zu on %zu MiB\n", name, side, off >> 20, automatic >> 20,
+                on >> 20);
+        CHECK(automatic <= limit && on <= automatic && on < off * 3 / 4);
+        CHECK(rung_vae_scratch(s.vae, 0, 5, RUNG_TILING_AUTO) == 0);
+    }
+    vae_teardown(&s);
+}
+
+int main(void) {
+    const unsigned best = rung_cpu_detect();
+    /* every height of the last strip; the scalar kernels' stores are all seen by the address sanitizer */
+    for (size_t h = 32; h <= 48; h++) strips_leave_no_seam("kl_lists", h, 1, 0);
+    for (size_t h = 4; h <= 16; h++) strips_leave_no_seam("tiny_odd", h, 1, 0);
+    strips_leave_no_seam("kl_sd", 21, 5, best);
+    strips_leave_no_seam("kl_rgba", 13, 9, best);
+    strips_leave_no_seam("kl_lists", 50, 3, best);
+    strips_leave_no_seam("kl_one_level", 70, 2, best);
+    strips_leave_no_seam("tiny_sd", 25, 4, best);
+    strips_leave_no_seam("tiny_odd", 19, 3, best);
+    strips_take_less_memory("kl_sd");
+    strips_take_less_memory("kl_rgba");
+    strips_take_less_memory("tiny_sd");
+    return check_result();
+}
