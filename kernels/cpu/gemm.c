@@ -3,9 +3,8 @@
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
 
-/* A task computes rows x columns of y: up to MC rows (a multiple of the kernel's mr) and NC columns, over all of k in
- * blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. For 14 x 32 tiles that is 183 + 32 + 360
- * KiB, which a large L2 holds; for 6 x 16 tiles 104 + 16 + 104 KiB, which a small one holds. */
+/* A task computes rows x columns of y: up to TILES_DOWN tiles of rows and MAX_PANELS panels of columns, over all of k
+ * in blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. */
 enum { TILES_DOWN = 12, THIN_KC = 4096, THIN_LDA = THIN_KC + 16, WANTED_TASKS = 48, MIN_PANELS = 4, MAX_PANELS = 16 };
 
 const gemm_kernels *gemm_kernels_for(unsigned cpu) {
@@ -28,74 +27,87 @@ struct job {
     const gemm_source *src;
     size_t m, rows, row_blocks; /* rows of a task */
     size_t cols, col_blocks;    /* columns of a task: whole panels */
+    size_t kc;                  /* k of a block */
     bool thin, geglu;
 };
 
-/* What a task has in its worker's scratch. */
+/* A task under way, and what it has in its worker's scratch. */
 struct work {
-    float *a;     /* [rows][lda] */
-    float *panel; /* [kn][nr] */
-    float *c;     /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels */
+    const struct job *j;
+    size_t row0, rows, col0, cols;
+    size_t k0, kn; /* the block */
+    float *a;      /* [rows][lda] */
+    float *panel;  /* [kn][nr] */
+    float *c;      /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels */
     size_t lda, ldc;
 };
 
-static struct work lay_out(const struct job *j, void *scratch) {
+static void lay_out(struct work *s, void *scratch) {
+    const struct job *j = s->j;
     /* GEGLU's gate columns may start inside a panel, which takes one more. An odd number of lines a row spreads the
      * rows over the cache's sets. */
-    const size_t c_cols = j->geglu ? 2 * j->cols + j->k->nr : j->cols;
-    struct work w = {.lda = j->thin ? THIN_LDA : GEMM_LDA, .ldc = c_cols + 16};
-    w.a = scratch;
-    w.panel = w.a + j->rows * w.lda;
-    w.c = w.panel + (j->thin ? 0 : GEMM_KC * j->k->nr);
-    return w;
+    s->ldc = (j->geglu ? 2 * j->cols + j->k->nr : j->cols) + 16;
+    s->lda = j->thin ? THIN_LDA : GEMM_LDA;
+    s->a = scratch;
+    s->panel = s->a + j->rows * s->lda;
+    s->c = s->panel + (j->thin ? 0 : GEMM_KC * j->k->nr);
 }
 
-/* c[rows, panels] (+)= a W^T over [k0, k0 + kn). */
-static void block(const struct job *j, const struct work *s, float *c, size_t rows, size_t panel0, size_t panels,
-                  size_t k0, size_t kn) {
-    const gemm_weights *w = j->out.w;
-    const gemm_kernels *k = j->k;
+/* Sums of a panel over this block; rows r0.. of the task. */
+static void sum_tile(const struct work *s, size_t panel, const float *b, float *c, size_t r0, size_t rows) {
+    const gemm_kernels *k = s->j->k;
+    const float *a = s->a + r0 * s->lda;
+    if (s->j->thin)
+        k->thin(s->j->out.w, panel, s->k0, s->kn, a, s->lda, rows, c, s->ldc, s->k0 > 0);
+    else
+        k->tile(rows, s->kn, a, b, c, s->ldc, s->k0 > 0);
+}
+
+/* c [rows, panels] (+)= a W^T over the block. `finish`: the sums are complete and go to y while they are in L1. */
+static void sum_panels(const struct work *s, float *c, size_t panel0, size_t panels, bool finish) {
+    const gemm_weights *w = s->j->out.w;
+    const gemm_kernels *k = s->j->k;
+    const size_t tiles = size_div_up(s->rows, k->mr);
     for (size_t p = 0; p < panels; p++) {
-        float *cp = c + p * k->nr;
-        if (j->thin) {
-            k->thin(w, panel0 + p, k0, kn, s->a, s->lda, rows, cp, s->ldc, k0 > 0);
-            continue;
+        const float *b = (const float *)(w->panels + (panel0 + p) * w->panel_bytes) + s->k0 * k->nr;
+        if (w->dtype != GEMM_F32 && !s->j->thin) {
+            k->expand(w, panel0 + p, s->k0, s->kn, s->panel);
+            b = s->panel;
         }
-        const float *b = s->panel;
-        if (w->dtype == GEMM_F32)
-            b = (const float *)(w->panels + (panel0 + p) * w->panel_bytes) + k0 * k->nr;
-        else
-            k->expand(w, panel0 + p, k0, kn, s->panel);
-        for (size_t tiles = size_div_up(rows, k->mr), t = 0; t < tiles; t++) { /* tiles of equal height */
-            const size_t r = rows * t / tiles, next = rows * (t + 1) / tiles;
-            k->tile(next - r, kn, s->a + r * s->lda, b, cp + r * s->ldc, s->ldc, k0 > 0);
+        for (size_t t = 0; t < tiles; t++) { /* tiles of equal height */
+            const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r;
+            float *sums = c + r * s->ldc + p * k->nr;
+            sum_tile(s, panel0 + p, b, sums, r, rows);
+            if (finish)
+                k->store(&s->j->out, sums, NULL, s->ldc, s->row0 + r, rows, s->col0 + p * k->nr,
+                         size_min(k->nr, s->cols - p * k->nr));
         }
     }
 }
 
 static void task(void *arg, size_t number, void *scratch) {
     const struct job *j = arg;
-    const gemm_weights *w = j->out.w;
-    const size_t nr = j->k->nr;
+    struct work s = {.j = j};
     /* Neighbouring tasks share their columns: weights come from memory once, A from the cache. */
-    const size_t row0 = number % j->row_blocks * j->rows, rows = size_min(j->rows, j->m - row0);
-    const size_t col0 = number / j->row_blocks * j->cols, cols = size_min(j->cols, j->out.y_cols - col0);
-    const size_t panels = size_div_up(cols, nr);
-    const size_t gate0 = (j->out.y_cols + col0) / nr, gate_at = (j->out.y_cols + col0) % nr;
-    const size_t gate_panels = size_div_up(gate_at + cols, nr);
-    const struct work s = lay_out(j, scratch);
-    const size_t kc = j->thin ? THIN_KC : GEMM_KC;
-    for (size_t k0 = 0; k0 < w->k; k0 += kc) {
-        const size_t kn = size_min(kc, w->k - k0);
-        for (size_t r = 0; r < rows; r++) {
+    s.row0 = number % j->row_blocks * j->rows;
+    s.rows = size_min(j->rows, j->m - s.row0);
+    s.col0 = number / j->row_blocks * j->cols;
+    s.cols = size_min(j->cols, j->out.y_cols - s.col0);
+    lay_out(&s, scratch);
+    const size_t nr = j->k->nr, k = j->out.w->k, panels = size_div_up(s.cols, nr);
+    const size_t gate0 = (j->out.y_cols + s.col0) / nr, gate_at = (j->out.y_cols + s.col0) % nr;
+    float *gates = s.c + panels * nr;
+    for (s.k0 = 0; s.k0 < k; s.k0 += j->kc) {
+        s.kn = size_min(j->kc, k - s.k0);
+        for (size_t r = 0; r < s.rows; r++) {
             float *a = s.a + r * s.lda;
-            j->src->gather(j->src, a, row0 + r, k0, kn);
-            memset(a + kn, 0, GEMM_FP6_GROUP * sizeof *a); /* FP6 panels are read to the end of a group */
+            j->src->gather(j->src, a, s.row0 + r, s.k0, s.kn);
+            memset(a + s.kn, 0, GEMM_FP6_GROUP * sizeof *a); /* FP6 panels are read to the end of a group */
         }
-        block(j, &s, s.c, rows, col0 / nr, panels, k0, kn);
-        if (j->geglu) block(j, &s, s.c + panels * nr, rows, gate0, gate_panels, k0, kn);
+        sum_panels(&s, s.c, s.col0 / nr, panels, !j->geglu && s.k0 + s.kn == k);
+        if (j->geglu) sum_panels(&s, gates, gate0, size_div_up(gate_at + s.cols, nr), false);
     }
-    j->k->store(&j->out, s.c, s.c + panels * nr + gate_at, s.ldc, row0, rows, col0, cols);
+    if (j->geglu) j->k->store(&j->out, s.c, gates + gate_at, s.ldc, s.row0, s.rows, s.col0, s.cols);
 }
 
 /* Tasks by shape alone: how many workers there are must not show in the result. */
@@ -110,6 +122,8 @@ static void split(struct job *j) {
     const size_t task_panels = size_div_up(panels, blocks);
     j->cols = task_panels * j->k->nr;
     j->col_blocks = size_div_up(panels, task_panels);
+    const size_t kc = j->thin ? THIN_KC : GEMM_KC, k = j->out.w->k;
+    j->kc = size_div_up(size_div_up(k, size_div_up(k, kc)), GEMM_FP6_GROUP) * GEMM_FP6_GROUP;
 }
 
 void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const gemm_source *src,

@@ -75,9 +75,10 @@ double gemm_act_ref(double v, rung_act act); /* not GEGLU */
 
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
-/* KC: k of one block; a multiple of GEMM_FP6_GROUP. LDA: floats between the rows of a block of A; not a multiple of a
- * page, so that rows do not share cache sets. THIN: up to so many rows the weights' bandwidth is what counts. */
-enum { GEMM_KC = 256, GEMM_LDA = GEMM_KC + 16, GEMM_THIN = 4 };
+/* KC: most k of one block; a multiple of GEMM_FP6_GROUP. LDA: floats between the rows of a block of A; an odd number of
+ * cache lines, so that rows spread over the cache's sets. THIN: up to so many rows the weights' bandwidth is what
+ * counts. */
+enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_THIN = 4 };
 
 typedef struct {
     size_t nr, mr; /* a tile is up to mr rows of nr columns */
