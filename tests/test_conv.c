@@ -48,26 +48,31 @@ static double input_at(const config *c, const setting *s, size_t b, size_t py, s
     return a->in_act == RUNG_ACT_SILU ? v / (1 + exp(-v)) : v;
 }
 
-static double output_at(const config *c, const setting *s, size_t b, size_t oy, size_t ox, size_t oc) {
-    double v = c->bias ? s->bias.p[oc] : 0;
+static size_t outputs(const config *c, const setting *s) { return c->a.batch * s->oh * s->ow * c->oc; }
+
+/* What output pixel i sees, in the order of the weight: ic, ky, kx. */
+static void patch_at(const config *c, const setting *s, size_t i, double *patch) {
+    const size_t ox = i % s->ow, oy = i / s->ow % s->oh, b = i / s->ow / s->oh;
     for (size_t ic = 0; ic < c->ic; ic++)
         for (size_t ky = 0; ky < c->kh; ky++)
             for (size_t kx = 0; kx < c->kw; kx++)
-                v += s->w.p[((oc * c->ic + ic) * c->kh + ky) * c->kw + kx] *
-                     input_at(c, s, b, oy * c->a.stride + ky, ox * c->a.stride + kx, ic);
-    if (c->add) v += s->add.p[b * c->oc + oc];
-    if (c->act == RUNG_ACT_SILU) v = v / (1 + exp(-v));
-    return v;
+                *patch++ = input_at(c, s, b, oy * c->a.stride + ky, ox * c->a.stride + kx, ic);
 }
 
-static size_t outputs(const config *c, const setting *s) { return c->a.batch * s->oh * s->ow * c->oc; }
-
 static void reference(const config *c, setting *s) {
-    for (size_t i = 0; i < outputs(c, s); i++) {
-        const size_t oc = i % c->oc, ox = i / c->oc % s->ow, oy = i / c->oc / s->ow % s->oh;
-        const double v = output_at(c, s, i / c->oc / s->ow / s->oh, oy, ox, oc);
-        s->ref[i] = (float)(c->residual ? v + s->residual.p[i] : v);
+    const size_t k = c->ic * c->kh * c->kw, pixels = c->a.batch * s->oh * s->ow;
+    double *patch = malloc(k * sizeof *patch);
+    for (size_t i = 0; i < pixels; i++) {
+        patch_at(c, s, i, patch);
+        for (size_t oc = 0; oc < c->oc; oc++) {
+            double v = c->bias ? s->bias.p[oc] : 0;
+            for (size_t j = 0; j < k; j++) v += patch[j] * s->w.p[oc * k + j];
+            if (c->add) v += s->add.p[i / s->ow / s->oh * c->oc + oc];
+            if (c->act == RUNG_ACT_SILU) v = v / (1 + exp(-v));
+            s->ref[i * c->oc + oc] = (float)(c->residual ? v + s->residual.p[i * c->oc + oc] : v);
+        }
     }
+    free(patch);
 }
 
 /* The weight as a tensor of its dtype; s->w becomes what that tensor says. */
@@ -181,6 +186,24 @@ static config random_config(void) {
     return c;
 }
 
+/* Wide enough for Winograd: every remainder of 4x4 tiles and of the slices and panels, enlarged and fused inputs. */
+static config winograd_config(size_t i) {
+    static const size_t sides[] = {16, 17, 18, 19, 22, 20}, widths[] = {64, 65, 96, 132, 68, 200};
+    config c = random_config();
+    c.kh = c.kw = 3;
+    c.ic = widths[i % 6];
+    c.oc = widths[(i + i / 6 + 1) % 6];
+    c.a.batch = 1 + i % 2;
+    c.a.h = sides[i % 6], c.a.w = sides[(i + 3) % 6];
+    c.a.uh = c.a.uw = 0;
+    if (i % 3 == 0) c.a.h /= 2, c.a.w /= 2, c.a.uh = sides[i % 6], c.a.uw = sides[(i + 3) % 6];
+    c.a.stride = 1;
+    c.a.pad_top = c.a.pad_left = c.a.pad_bottom = c.a.pad_right = 1;
+    if (i % 4 == 3) c.a.pad_top = 0, c.a.pad_right = 2;
+    c.tolerance = 1e-5f;
+    return c;
+}
+
 static void refuses(void) {
     cpu_backend be = {.pool = pools[0], .cpu = rung_cpu_detect()};
     const float data[4] = {0};
@@ -202,6 +225,7 @@ int main(void) {
     for (size_t i = 0; i < LEVELS; i++)
         if (levels[i] & ~rung_cpu_detect()) fprintf(stderr, "SKIP %s: not on this machine\n", rung_cpu_name(levels[i]));
     for (int i = 0; i < 250; i++) check_config(random_config());
+    for (size_t i = 0; i < 12; i++) check_config(winograd_config(i));
     refuses();
     for (int t = 0; t < POOLS; t++) rung_pool_close(&pools[t]);
     return check_result();

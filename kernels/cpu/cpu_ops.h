@@ -9,6 +9,7 @@ typedef struct {
     rung_backend base;
     rung_pool *pool; /* borrowed */
     unsigned cpu;    /* RUNG_CPU_* to use */
+    bool exact;      /* no Winograd: convolutions sum as the definition does */
 } cpu_backend;
 
 static inline cpu_backend *cpu_of(rung_backend *be) { return (cpu_backend *)be; }
