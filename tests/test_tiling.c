@@ -28,6 +28,42 @@ done:
     vae_teardown(&s);
 }
 
+/* AUTO under tighter and tighter limits: the lower levels whole, the upper ones in strips, at every boundary. */
+static void levels_mix(const char *name) {
+    enum { H = 13, W = 5 };
+    vae_setup s;
+    rung_err e = {0};
+    float *z = NULL, *whole = NULL, *mixed = NULL;
+    if (!CHECK(vae_setup_case(&s, name, 0, &e) == RUNG_OK)) goto done;
+    const rung_vae_info *info = rung_vae_describe(s.vae);
+    const size_t n = H * W * info->latent_channels, pixels = H * W * info->factor * info->factor * info->image_channels;
+    uint64_t seed = 7;
+    z = malloc(n * sizeof *z);
+    whole = malloc(pixels * sizeof *whole);
+    mixed = malloc(pixels * sizeof *mixed);
+    for (size_t i = 0; i < n; i++) z[i] = 2 * rnd(&seed);
+    CHECK(rung_vae_decode(s.vae, whole, z, H, W, RUNG_TILING_OFF, &e) == RUNG_OK);
+    const size_t off = rung_vae_scratch(s.vae, H, W, RUNG_TILING_OFF);
+    int plans = 0;
+    size_t last = off;
+    for (size_t limit = off; limit > off / 4; limit -= off / 16) {
+        rung_vae_limit_scratch(s.vae, limit);
+        const size_t now = rung_vae_scratch(s.vae, H, W, RUNG_TILING_AUTO);
+        plans += now != last;
+        last = now;
+        memset(mixed, 0, pixels * sizeof *mixed);
+        CHECK(rung_vae_decode(s.vae, mixed, z, H, W, RUNG_TILING_AUTO, &e) == RUNG_OK);
+        const double d = image_error(mixed, whole, pixels);
+        if (!CHECK(d < 1e-5)) fprintf(stderr, "  %s limit %zu of %zu: %.1e apart\n", name, limit, off, d);
+    }
+    CHECK(plans > 0);
+done:
+    free(z);
+    free(whole);
+    free(mixed);
+    vae_teardown(&s);
+}
+
 static void strips_take_less_memory(const char *name) {
     vae_setup s;
     rung_err e = {0};
@@ -58,6 +94,9 @@ int main(void) {
     strips_leave_no_seam("kl_one_level", 70, 2, best);
     strips_leave_no_seam("tiny_sd", 25, 4, best);
     strips_leave_no_seam("tiny_odd", 19, 3, best);
+    levels_mix("kl_sd");
+    levels_mix("kl_rgba");
+    levels_mix("tiny_odd");
     strips_take_less_memory("kl_sd");
     strips_take_less_memory("kl_rgba");
     strips_take_less_memory("tiny_sd");

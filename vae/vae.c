@@ -8,13 +8,14 @@
 #include "vae/decoder.h"
 
 enum { MAX_SIDE = 1 << 16 }; /* latent cells: keeps every product of sizes inside a size_t */
-static const size_t auto_limit = (size_t)1 << 30;
+static const size_t default_limit = (size_t)1 << 30;
 
 struct rung_vae {
     rung_backend *be; /* borrowed */
     rung_weights *weights;
     vae_decoder *decoder;
     float scale[VAE_MAX_LATENT], shift[VAE_MAX_LATENT]; /* what the sampler's latents are multiplied by, then plus */
+    size_t scratch_limit;                               /* of RUNG_TILING_AUTO */
     /* Kept from one decode to the next of the same size: */
     vae_run run;
     float *latents; /* [h, w, latent_channels], unscaled; NULL: nothing is kept */
@@ -71,6 +72,7 @@ rung_status rung_vae_open(rung_vae **out, rung_model *m, rung_backend *be, rung_
     rung_vae *v = calloc(1, sizeof *v);
     if (!v) return rung_fail(err, RUNG_ENOMEM, "vae: no memory");
     v->be = be;
+    v->scratch_limit = default_limit;
     RUNG_TRY_GOTO(st, done, rung_model_config(m, "vae", &c, err));
     class_name = cfg_string(&c, "_class_name", class_name ? class_name : "AutoencoderKL");
     RUNG_TRY_GOTO(st, done, c.status);
@@ -131,13 +133,18 @@ static rung_status plan(rung_vae *v, vae_run *dry, size_t h, size_t w, rung_tili
         *dry = (vae_run){.exec = {v->be, &dry->room[ROOM_SMALL]}, .strips_from = from};
         RUNG_TRY(run_decoder(v, dry, NULL, NULL, h, w, err));
         from--;
-    } while (tiling == RUNG_TILING_AUTO && from > 0 && room_bytes(dry) > auto_limit);
+    } while (tiling == RUNG_TILING_AUTO && from > 0 && room_bytes(dry) > v->scratch_limit);
     return RUNG_OK;
 }
 
 size_t rung_vae_scratch(rung_vae *v, size_t h, size_t w, rung_tiling tiling) {
     vae_run dry;
     return plan(v, &dry, h, w, tiling, NULL) ? 0 : room_bytes(&dry);
+}
+
+void rung_vae_limit_scratch(rung_vae *v, size_t bytes) {
+    v->scratch_limit = bytes;
+    forget_size(v);
 }
 
 static rung_status prepare(rung_vae *v, size_t h, size_t w, rung_tiling tiling, rung_err *err) {

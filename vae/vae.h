@@ -20,10 +20,10 @@ void rung_vae_close(rung_vae **v);
 const rung_vae_info *rung_vae_describe(const rung_vae *v);
 
 /* ON saves memory: all levels but the smallest are computed in strips of rows, with the norms' statistics taken over
- * the whole picture first. The image is OFF's to rounding (measured 4e-6 relative), so there are no seams. AUTO takes
- * as many levels in strips as it needs to stay below 1 GiB of scratch, starting with the largest; none when all fits.
- * Scratch in SD's geometry, off / on: 512x512 512 / 244 MiB, 768x768 1152 / 529, 1024x1024 2048 / 921; about twice the
- * time. What stays is the largest level's activations. */
+ * the whole picture first. The image is OFF's to rounding (measured 2e-6 relative), so there are no seams. AUTO takes
+ * as many levels in strips as it needs to stay below 1 GiB of scratch (rung_vae_limit_scratch), the largest first; none
+ * when all fits. Scratch in SD's geometry, off / on: 512x512 512 / 244 MiB, 768x768 1152 / 529, 1024x1024 2048 / 921;
+ * about twice the time. What stays is the residual stream of the largest level: no strip can do without it. */
 typedef enum { RUNG_TILING_AUTO, RUNG_TILING_OFF, RUNG_TILING_ON } rung_tiling;
 
 /**
@@ -37,4 +37,7 @@ rung_status rung_vae_decode(rung_vae *v, float *image, const float *latents, siz
 
 /** Scratch bytes that a decode of this size takes: a dry run. 0 for sizes that are refused. */
 size_t rung_vae_scratch(rung_vae *v, size_t h, size_t w, rung_tiling tiling);
+
+/** What AUTO stays below where strips can; 1 GiB unless set. */
+void rung_vae_limit_scratch(rung_vae *v, size_t bytes);
 #endif
