@@ -17,7 +17,7 @@ static rung_status backend_sync(rung_backend *be, rung_err *err) {
 static rung_status backend_alloc(rung_backend *be, void **out, size_t bytes, rung_err *err) {
     (void)be;
     *out = NULL;
-    if (bytes <= SIZE_MAX - (ALIGN - 1)) *out = aligned_alloc(ALIGN, size_max(size_div_up(bytes, ALIGN), 1) * ALIGN);
+    if (bytes <= PTRDIFF_MAX - ALIGN) *out = aligned_alloc(ALIGN, size_max(size_div_up(bytes, ALIGN), 1) * ALIGN);
     return *out ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "out of memory: %zu bytes wanted", bytes);
 }
 

@@ -19,6 +19,10 @@ static void add_ref(float *y, const float *a, const float *b, size_t n) {
 const elementwise_kernels elementwise_ref = {act_ref, add_ref};
 
 static const elementwise_kernels *kernels_for(unsigned cpu) {
+#ifdef __x86_64__
+    if (cpu & RUNG_CPU_AVX512) return &elementwise_avx512;
+    if (cpu & RUNG_CPU_AVX2) return &elementwise_avx2;
+#endif
     (void)cpu;
     return &elementwise_ref;
 }
