@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Goldens of assets/: number formats, npy files, and single files in ldm layout with what diffusers makes of them.
 
-    python3 tools/goldens/assets.py tests/golden/assets
+    python3 tools/goldens/assets.py tests/golden/assets tests/fuzz/corpus
 
 numbers.safetensors   every f8 code and some f32 numbers with torch's conversions to 16 bits
 *.npy                 numpy's own files: f2, f4, f8, Fortran order, no dimension, an empty one
@@ -9,9 +9,11 @@ sd1.safetensors       a tiny random Stable Diffusion 1 in ldm layout; sd1.json: 
 sd2.safetensors       the bytes, and the configs' values. The ldm names are written out here after the original code's
                       constructors (openaimodel.UNetModel, ddpm, open_clip), diffusers converts them, and each converted
                       part loads into diffusers' / transformers' own class with nothing missing and nothing left.
+fuzz_safetensors/, fuzz_json/, fuzz_npy/ in the second folder: seeds of the fuzz targets, right files and wrong ones.
 """
-import json, os, sys, zlib
+import json, os, struct, sys, zlib
 import numpy as np, torch, diffusers, transformers, safetensors
+import safetensors.torch
 from safetensors.torch import save_file
 from diffusers import UNet2DConditionModel, AutoencoderKL
 from diffusers.loaders import single_file_utils as sfu
@@ -244,6 +246,65 @@ def npy(folder):
         np.save(os.path.join(folder, name + ".npy"), array)
 
 
+def container(header, data=b""):
+    """A safetensors file from any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def corpus(folder):
+    def put(target, name, data):
+        os.makedirs(os.path.join(folder, target), exist_ok=True)
+        with open(os.path.join(folder, target, name), "wb") as f:
+            f.write(data)
+
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+             "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for dtype, size in sizes.items():
+        header[dtype] = entry(dtype, [2, 2], at, at + 4 * size)
+        at += 4 * size
+    put("fuzz_safetensors", "dtypes", container(header, bytes(range(at))))
+    six = {"x": entry("F6_E3M2", [2, 4], 0, 6), "x.scale": entry("F32", [2], 6, 14), "y": entry("F6_E2M3", [4], 14, 17)}
+    put("fuzz_safetensors", "six_bits", container(six, bytes(6) + np.ones(2, "<f4").tobytes() + bytes(3)))
+    put("fuzz_safetensors", "six_bits_f16_scale", container({"x": entry("F6_E3M2", [2, 4], 0, 6),
+        "x.scale": entry("F16", [2], 6, 10)}, bytes(6) + np.ones(2, "<f2").tobytes()))
+    put("fuzz_safetensors", "bad_scale", container(six, bytes(6) + np.array([1, np.nan], "<f4").tobytes() + bytes(3)))
+    put("fuzz_safetensors", "wrapped", container({"x": entry("F32", [2**32, 2**32], 0, 0)}))
+    put("fuzz_safetensors", "wrapped_empty", container({"x": entry("F32", [0, 2**40, 2**40], 0, 0)}))
+    put("fuzz_safetensors", "overlap", container({"x": entry("U8", [4], 0, 4), "y": entry("U8", [4], 2, 6)}, bytes(6)))
+    put("fuzz_safetensors", "long_header", struct.pack("<Q", 1 << 40) + b"{}")
+    put("fuzz_safetensors", "deep", container(b"[" * 2000))
+    put("fuzz_safetensors", "escape", container(b'{"\\u001b[2J":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"))
+    put("fuzz_safetensors", "short", b"123")
+    for name, sd2 in ("ldm_sd1", False), ("ldm_sd2", True):    # the smallest that is understood
+        t = Names()
+        unet(t, "model.diffusion_model.", [1], [1], 1, 1, sd2, latent=1)
+        vae(t, "first_stage_model.", [1], 1, latent=1)
+        if sd2:
+            open_clip(t, "cond_stage_model.model.", 1, 1, 2, 1, 1)
+        else:
+            clip(t, "cond_stage_model.transformer.", 1, 1, 1, 1, 1)
+        t = {k: v.to(torch.float8_e5m2).contiguous() for k, v in t.items()}
+        put("fuzz_safetensors", name, safetensors.torch.save(t))
+    for name, text in {"config": b'{"a": [1, 2, 3], "b": {"c": null, "d": true, "e": "\\u00e9\\ud83d\\ude00"}, "a2": -1.5e-3}',
+                       "python": b'{"a": NaN, "b": [-Infinity, Infinity]}', "twice": b'{"a": 1, "a": 2}',
+                       "deep": b"[" * 500, "utf8": b'{"a": "\xff"}', "nul": b'{"a": "\\u0000"}', "bom": b"\xef\xbb\xbf[1]",
+                       "open": b'{"a": "\\', "int": b'{"a": 3}', "text": b'{"a": "x"}', "empty": b""}.items():
+        put("fuzz_json", name, text)
+    for name in "f2", "f4", "f8", "scalar", "fortran", "empty":
+        put("fuzz_npy", name, open(os.path.join(sys.argv[1], name + ".npy"), "rb").read())
+    good = open(os.path.join(sys.argv[1], "f4.npy"), "rb").read()
+    put("fuzz_npy", "cut", good[:70])
+    put("fuzz_npy", "huge_shape", good.replace(b"(2, 3, 4)", b"(9e9, 99)"))
+    put("fuzz_npy", "version_2", b"\x93NUMPY\x02\x00" + struct.pack("<I", len(good) - 96 - 10) + good[10:])
+    put("fuzz_npy", "long_header", b"\x93NUMPY\x01\x00\xff\xff{}")
+
+
 def main():
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)
@@ -253,6 +314,7 @@ def main():
     npy(folder)
     single_file(folder, "sd1", False)
     single_file(folder, "sd2", True)
+    corpus(sys.argv[2])
 
 
 main()
