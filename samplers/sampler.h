@@ -29,11 +29,12 @@ typedef struct {
     const char *schedule;    /* "karras", ...; NULL: what the config says */
     const char *config_json; /* text of scheduler_config.json; NULL: the class's defaults */
     int steps;
-    float eta;               /* NAN: unset, 0 everywhere (ancestral samplers: their own 1) */
-    const float *sigmas;     /* custom schedule, n_sigmas values, falling; the final 0 is appended when missing */
+    float eta;           /* NAN: unset, 0 everywhere (ancestral and SDE samplers: their own 1) */
+    const float *sigmas; /* custom schedule, n_sigmas values, falling; the final 0 is appended when missing. Read
+                            during open. NULL: none. `steps` and `schedule` do not count when there is one */
     size_t n_sigmas;
-    size_t batch, n;         /* pictures, elements of one picture's latents */
-    size_t image_tokens;     /* latent tokens of one picture, for flow models with dynamic shifting; 0: unknown */
+    size_t batch, n;     /* pictures, elements of one picture's latents */
+    size_t image_tokens; /* latent tokens of one picture, for flow models with dynamic shifting; 0: unknown */
 } rung_sampler_params;
 
 /** RUNG_EARG: unknown name (the message lists those that exist), a schedule the sampler has no form of, a prediction
@@ -41,12 +42,18 @@ typedef struct {
 rung_status rung_sampler_open(rung_sampler **out, const rung_sampler_params *p, rung_err *err);
 void rung_sampler_close(rung_sampler **s);
 
-int rung_sampler_steps(const rung_sampler *s);            /* calls of rung_sampler_step that make a picture */
-float rung_sampler_timestep(const rung_sampler *s, int i); /* of step i, as diffusers' scheduler.timesteps[i] */
-float rung_sampler_init_sigma(const rung_sampler *s);     /* what the initial standard normal noise is multiplied by */
-size_t rung_sampler_calls(const rung_sampler *s);         /* denoiser calls made so far */
+int rung_sampler_steps(const rung_sampler *s);             /* calls of rung_sampler_step that make a picture */
+float rung_sampler_timestep(const rung_sampler *s, int i); /* of the first denoiser call of step i */
+float rung_sampler_sigma(const rung_sampler *s, int i);    /* at the start of step i; i = steps: at the end. 0 for
+                                                              methods that step over timesteps alone (ddim, pndm..) */
+float rung_sampler_init_sigma(const rung_sampler *s);      /* what the initial standard normal noise is multiplied by */
+size_t rung_sampler_calls(const rung_sampler *s);          /* denoiser calls made so far */
 
-/** Step i (0, 1, ... in order): x f32 [batch, n] in place. `noise` is asked in a fixed order: per step, per picture. */
+/**
+ * Step i (0, 1, .. in order, each once): x f32 [batch, n] in place. `noise` is asked in a fixed order: per step, per
+ * picture; NULL is fine for a method that adds none. Allocates nothing. RUNG_EARG: another step is due, or noise is
+ * wanted and NULL; whatever the denoiser returned otherwise, and then the sampler is of no further use.
+ */
 rung_status rung_sampler_step(rung_sampler *s, int i, float *x, rung_denoise_fn *denoise, void *denoise_user,
                               rung_noise_fn *noise, void *noise_user, rung_err *err);
 
@@ -57,11 +64,12 @@ typedef struct {
     const char *alias;  /* other spellings, comma-separated, or NULL */
     const char *source; /* class or function that it equals, with the version it was checked against */
     int order;
-    int calls;          /* denoiser calls of one step */
-    bool stochastic;
-    unsigned schedules; /* bits of the schedules that it accepts: samplers/schedule.h */
+    int calls;          /* denoiser calls of one step, the last one may have fewer; 0: it depends on the picture */
+    bool stochastic;    /* adds noise with eta unset */
+    unsigned schedules; /* bit i: rung_schedule_name(i) is accepted */
 } rung_sampler_row;
 
+const rung_sampler_row *rung_sampler_describe(const rung_sampler *s); /* flow_euler when euler met a flow model */
 size_t rung_sampler_count(void);
 const rung_sampler_row *rung_sampler_get(size_t i);
 /** By name, alias or label, case-insensitive; NULL when there is none. */

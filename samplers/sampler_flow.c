@@ -1,0 +1,131 @@
+/* Flow matching, x = (1 - sigma) x0 + sigma noise, the network predicting noise - x0: FlowMatchEulerDiscreteScheduler,
+ * FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler (without its upscaling). */
+#include <math.h>
+
+#include "samplers/method.h"
+
+static double shifted(double shift, double sigma) { return shift * sigma / (1 + (shift - 1) * sigma); }
+
+/* The class shifts its training sigmas once, takes their ends, and shifts the run's sigmas again. */
+static double plain_sigma(const rung_sampler *s, size_t i) {
+    const float train = (float)s->c.num_train_timesteps, shift = (float)s->c.shift, least = 1 / train;
+    float lo = least;
+    if (!s->c.use_dynamic_shifting) lo = shift * least / (1 + (shift - 1) * least);
+    return linspace_f64(1.0 * train, (double)lo * train, s->steps, i) / train;
+}
+
+static double spread(const rung_sampler *s, double hi, double lo, size_t i) {
+    const sched_config *c = &s->c;
+    if (!isnan(c->sigma_min)) lo = c->sigma_min;
+    if (!isnan(c->sigma_max)) hi = c->sigma_max;
+    if (c->use_karras_sigmas) return spread_karras(hi, lo, 7, s->steps, i);
+    if (c->use_exponential_sigmas) return spread_exponential(hi, lo, s->steps, i);
+    return spread_beta(hi, lo, s->steps, i);
+}
+
+/* sigma [steps] from here on in f64, as numpy has them */
+static void fill_sigmas(const rung_sampler *s, double shift, double *sigma) {
+    const sched_config *c = &s->c;
+    const size_t n = s->steps;
+    for (size_t i = 0; i < n; i++)
+        sigma[i] = shifted(shift, s->schedule == SCHEDULE_CUSTOM ? (double)s->custom[i] : plain_sigma(s, i));
+    if (c->shift_terminal > 0) {
+        const double stretch = (1 - sigma[n - 1]) / (1 - c->shift_terminal);
+        for (size_t i = 0; i < n; i++) sigma[i] = 1 - (1 - sigma[i]) / stretch;
+    }
+    if (c->use_karras_sigmas || c->use_exponential_sigmas || c->use_beta_sigmas) {
+        const double hi = sigma[0], lo = sigma[n - 1];
+        for (size_t i = 0; i < n; i++) sigma[i] = spread(s, hi, lo, i);
+    }
+}
+
+static rung_status check_custom(rung_sampler *s, rung_err *err) {
+    if (s->n_custom > 0 && s->custom[s->n_custom - 1] == 0) s->n_custom--;
+    for (size_t i = 0; i < s->n_custom; i++) {
+        const double v = s->custom[i];
+        if (!(v > 0 && v <= 1)) return rung_fail(err, RUNG_EARG, "sigmas[%zu] is %g: a flow's are in 0..1", i, v);
+        if (i > 0 && v >= (double)s->custom[i - 1])
+            return rung_fail(err, RUNG_EARG, "sigmas must fall: sigmas[%zu] is %g after %g", i, v,
+                             (double)s->custom[i - 1]);
+    }
+    if (s->n_custom == 0) return rung_fail(err, RUNG_EARG, "sigmas: the list has no positive value");
+    s->steps = s->n_custom;
+    return RUNG_OK;
+}
+
+static rung_status flow_open(rung_sampler *s, rung_err *err) {
+    double shift = s->c.shift;
+    if (s->schedule == SCHEDULE_CUSTOM) RUNG_TRY(check_custom(s, err));
+    if (s->c.use_dynamic_shifting) {
+        if (s->tokens == 0)
+            return rung_fail(err, RUNG_EARG,
+                             "sampler %s: this model shifts its sigmas by the picture's size, which "
+                             "was not given",
+                             s->entry->row.name);
+        const double mu = dynamic_shift_mu(&s->c, s->tokens);
+        shift = s->c.shift_linear ? mu : exp(mu);
+        if (!(shift > 0))
+            return rung_fail(err, RUNG_EFORMAT, "scheduler_config.json: a linear time shift of %g at %zu tokens", mu,
+                             s->tokens);
+    }
+    RUNG_TRY(sampler_table(s, s->steps, err));
+    fill_sigmas(s, shift, s->table.t);
+    for (size_t i = 0; i < s->steps; i++) {
+        float sigma = (float)s->table.t[i];
+        if (s->c.invert_sigmas) sigma = 1 - sigma;
+        s->table.sigma[i] = sigma;
+        s->table.t[i] = sigma * (float)s->c.num_train_timesteps;
+    }
+    s->table.sigma[s->steps] = s->c.invert_sigmas;
+    s->init_sigma = 1;
+    return RUNG_OK;
+}
+
+static rung_status renoise(rung_sampler *s, int i, float *x, const sampler_io *io) {
+    const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1], keep = 1 - next;
+    RUNG_TRY(draw_noise(s, io, s->noise));
+    for (size_t k = 0; k < s->total; k++) x[k] = keep * (x[k] - sigma * s->pred[k]) + next * s->noise[k];
+    return RUNG_OK;
+}
+
+static rung_status flow_euler_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
+    const float dt = s->table.sigma[i + 1] - s->table.sigma[i];
+    RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
+    if (s->c.stochastic_sampling) return renoise(s, i, x, io);
+    for (size_t k = 0; k < s->total; k++) x[k] += dt * s->pred[k];
+    return RUNG_OK;
+}
+
+static rung_status flow_lcm_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
+    RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
+    return renoise(s, i, x, io);
+}
+
+static rung_status flow_heun_open(rung_sampler *s, rung_err *err) {
+    if (!sampler_state(s, 2 * sizeof(float) * s->total, err)) return RUNG_ENOMEM; /* first slope, point ahead */
+    return flow_open(s, err);
+}
+
+static rung_status flow_heun_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
+    float *slope = s->state, *ahead = slope + s->total;
+    const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1], dt = next - sigma;
+    RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
+    for (size_t k = 0; k < s->total; k++) {
+        slope[k] = (x[k] - (x[k] - s->pred[k] * sigma)) / sigma;
+        ahead[k] = x[k] + slope[k] * dt;
+    }
+    if ((size_t)i + 1 == s->table.n) {
+        for (size_t k = 0; k < s->total; k++) x[k] = ahead[k];
+        return RUNG_OK;
+    }
+    RUNG_TRY(run_model(s, io, ahead, s->table.t[i + 1], s->pred, NULL));
+    for (size_t k = 0; k < s->total; k++) {
+        const float second = (ahead[k] - (ahead[k] - s->pred[k] * next)) / next;
+        x[k] += 0.5f * (slope[k] + second) * dt;
+    }
+    return RUNG_OK;
+}
+
+const sampler_method method_flow_euler = {flow_open, flow_euler_step};
+const sampler_method method_flow_heun = {flow_heun_open, flow_heun_step};
+const sampler_method method_flow_lcm = {flow_open, flow_lcm_step};
