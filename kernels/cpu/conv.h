@@ -41,8 +41,8 @@ typedef struct {
      */
     void (*input)(float *v, const size_t *at, const float *const *px, size_t n, const float *scale, const float *shift,
                   rung_act act);
-    /** u [36, n] from taps w[0..8], f32 [n] each; n a multiple of the panel width. */
-    void (*weights)(float *u, const float *const *w, size_t n);
+    /** Taps w[0..8], f32 [n] each, to the 36 points: point p begins at u + p * stride; n a multiple of the vector. */
+    void (*weights)(float *u, size_t stride, const float *const *w, size_t n);
     /** y [4, 4, n] from the sums m: point p begins at m + p * stride; n a multiple of the vector. */
     void (*output)(float *y, const float *m, size_t stride, size_t n);
 } winograd_kernels;

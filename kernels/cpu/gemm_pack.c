@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/fp6.h"
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/base/fp6.h"
 
 enum { PANEL_ALIGN = 64 };
 

@@ -53,8 +53,11 @@ VINLINE vf verfc(vf z) {
     return vexp(vf_sub(vf_zero(), vf_mul(q, c)));
 }
 
-/* x * sigmoid(s) */
-VINLINE vf vsigmoid_mul(vf x, vf s) { return vf_div(x, vf_add(vf_set(1.0f), vexp(vf_sub(vf_zero(), s)))); }
+/* x * sigmoid(s); below s = -87 the sigmoid counts as 0. */
+VINLINE vf vsigmoid_mul(vf x, vf s) {
+    const vf y = vf_quotient(x, vf_add(vf_set(1.0f), vexp(vf_sub(vf_zero(), s))));
+    return vf_if_less(s, vf_set(-87.0f), vf_mul(x, vf_zero()), y);
+}
 
 VINLINE vf vsilu(vf x) { return vsigmoid_mul(x, x); }
 

@@ -16,7 +16,7 @@ enum {
     WANTED_TASKS = 16,
 };
 _Static_assert(WINO_POINTS % POINTS_A_ROW == 0, "V's rows are full");
-_Static_assert(sizeof(float) * (ROWS_A_TILE * MAX_TILES * GEMM_LDA + (WINO_POINTS + 9) * SLICE * 32 +
+_Static_assert(sizeof(float) * (ROWS_A_TILE * MAX_TILES * GEMM_LDA + WINO_POINTS * (SLICE * 32 + 16) + 9 * SLICE * 32 +
                                 WINO_POINTS * MAX_TILES * (MAX_COLS + 16) + WINO_OUT * WINO_OUT * MAX_COLS) <=
                    RUNG_POOL_SCRATCH,
                "a task's scratch");
@@ -47,12 +47,15 @@ struct work {
     size_t ldm; /* floats between the tiles of a point */
 };
 
+/* Floats between the points of U. A line more than a slice: 36 stores a page apart would all meet in one cache set. */
+static size_t u_stride(const gemm_kernels *k) { return SLICE * k->nr + 16; }
+
 static void lay_out(struct work *s, float *scratch) {
     const struct job *j = s->j;
     s->ldm = j->cols + 16;
     s->v = scratch;
     s->u = s->v + ROWS_A_TILE * j->tiles * GEMM_LDA;
-    s->taps = s->u + WINO_POINTS * SLICE * j->k->nr;
+    s->taps = s->u + WINO_POINTS * u_stride(j->k);
     s->m = s->taps + 9 * SLICE * j->k->nr;
     s->y = s->m + WINO_POINTS * j->tiles * s->ldm;
 }
@@ -64,29 +67,44 @@ static void place(const struct job *j, size_t tile, size_t *picture, size_t *oy,
     *ox = tile % j->across * WINO_OUT;
 }
 
-static void transform_input(const struct work *s) {
+/* The 36 input pixels of a tile of this task, at the slice's first channel; NULL: padding. */
+static void locate(const struct work *s, size_t tile, const float **px) {
     const conv_view *v = s->j->v;
     const rung_conv_args *a = v->a;
-    const size_t ic = v->c->ic;
+    ptrdiff_t iy[WINO_IN], ix[WINO_IN];
+    size_t picture, oy, ox;
+    place(s->j, s->tile0 + tile, &picture, &oy, &ox);
+    for (size_t i = 0; i < WINO_IN; i++) {
+        iy[i] = conv_coordinate(oy + i, a->pad_top, v->uh, a->h);
+        ix[i] = conv_coordinate(ox + i, a->pad_left, v->uw, a->w);
+    }
+    for (size_t p = 0; p < WINO_POINTS; p++) {
+        const ptrdiff_t y = iy[p / WINO_IN], x = ix[p % WINO_IN];
+        const bool padding = y == CONV_PADDING || x == CONV_PADDING;
+        px[p] = padding ? NULL : v->x + ((picture * a->h + (size_t)y) * a->w + (size_t)x) * v->c->ic + s->c0;
+    }
+}
+
+/* A slice of a pixel is too short for the hardware to see a stream. */
+static void prefetch(const float *const *px, size_t n) {
+    for (size_t p = 0; p < WINO_POINTS; p++)
+        for (size_t c = 0; px[p] && c < n; c += 16) __builtin_prefetch(px[p] + c);
+}
+
+static void transform_input(const struct work *s) {
+    const rung_conv_args *a = s->j->v->a;
+    const float *px[2][WINO_POINTS];
     size_t at[WINO_POINTS];
     for (size_t p = 0; p < WINO_POINTS; p++) at[p] = p / POINTS_A_ROW * s->tiles * GEMM_LDA + p % POINTS_A_ROW * SLICE;
+    locate(s, 0, px[0]);
     for (size_t t = 0; t < s->tiles; t++) {
-        const float *px[WINO_POINTS];
-        ptrdiff_t iy[WINO_IN], ix[WINO_IN];
-        size_t picture, oy, ox;
-        place(s->j, s->tile0 + t, &picture, &oy, &ox);
-        for (size_t i = 0; i < WINO_IN; i++) {
-            iy[i] = conv_coordinate(oy + i, a->pad_top, v->uh, a->h);
-            ix[i] = conv_coordinate(ox + i, a->pad_left, v->uw, a->w);
+        if (t + 1 < s->tiles) {
+            locate(s, t + 1, px[(t + 1) % 2]);
+            prefetch(px[(t + 1) % 2], s->cn);
         }
-        for (size_t p = 0; p < WINO_POINTS; p++) {
-            const ptrdiff_t y = iy[p / WINO_IN], x = ix[p % WINO_IN];
-            px[p] = y == CONV_PADDING || x == CONV_PADDING
-                        ? NULL
-                        : v->x + ((picture * a->h + (size_t)y) * a->w + (size_t)x) * ic + s->c0;
-        }
-        const size_t affine = picture * ic + s->c0;
-        s->j->wk->input(s->v + t * GEMM_LDA, at, px, s->cn, a->in_scale ? a->in_scale + affine : NULL,
+        const size_t picture = (s->tile0 + t) / (s->j->down * s->j->across);
+        const size_t affine = picture * s->j->v->c->ic + s->c0;
+        s->j->wk->input(s->v + t * GEMM_LDA, at, px[t % 2], s->cn, a->in_scale ? a->in_scale + affine : NULL,
                         a->in_scale ? a->in_shift + affine : NULL, a->in_act);
     }
 }
@@ -104,7 +122,7 @@ static void transform_weights(const struct work *s, size_t panel) {
             taps[t] = room;
         }
     }
-    s->j->wk->weights(s->u, taps, s->cn * k->nr);
+    s->j->wk->weights(s->u, u_stride(k), taps, s->cn * k->nr);
 }
 
 /* M (+)= V U for one panel of the slice: 36 products [tiles, cn] x [cn, nr]. */
@@ -115,7 +133,7 @@ static void multiply(const struct work *s, float *m) {
         const float *v = s->v + p / POINTS_A_ROW * s->tiles * GEMM_LDA + p % POINTS_A_ROW * SLICE;
         for (size_t i = 0; i < heights; i++) {
             const size_t t = s->tiles * i / heights, rows = s->tiles * (i + 1) / heights - t;
-            k->tile(rows, s->cn, v + t * GEMM_LDA, s->u + p * s->cn * k->nr, m + (p * s->tiles + t) * s->ldm, s->ldm,
+            k->tile(rows, s->cn, v + t * GEMM_LDA, s->u + p * u_stride(k), m + (p * s->tiles + t) * s->ldm, s->ldm,
                     s->c0 > 0);
         }
     }
