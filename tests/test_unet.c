@@ -1,4 +1,5 @@
 /* UNet2DConditionModel against diffusers (golden networks), and configs and files that must be refused. */
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "tests/denoiser_golden.h"
@@ -227,19 +228,70 @@ static void test_sizes(rung_backend *be) {
     CHECK(unet_config_sizes(&u, 7, 8, hs, ws, NULL) == RUNG_OK && hs[1] == 5 && ws[1] == 5);
 }
 
-/* AddressSanitizer would end the program where malloc is meant to say no. */
-const char *__asan_default_options(void);
+/* ---- two runs of one network at the same time ---- */
+
+enum { STEPS = 5, CELLS = 8 * 8 * 4 };
+
+struct worker {
+    rung_denoiser_run *run;
+    float x[CELLS], out[CELLS], t;
+    rung_status st;
+};
+
+static void *steps(void *arg) {
+    struct worker *w = arg;
+    for (int i = 0; i < STEPS && !w->st; i++) w->st = rung_denoiser_step(w->run, w->out, w->x, &w->t, NULL);
+    return NULL;
+}
+
+static void test_threads(rung_pool *pool) {
+    struct worker w[2] = {{.t = 10}, {.t = 900}};
+    float alone[2][CELLS], ctx[12];
+    rung_err err = {0};
+    rung_backend *be = NULL;
+    rung_model *m = NULL;
+    rung_denoiser *d = NULL;
+    uint64_t seed = 1;
+    for (size_t i = 0; i < 12; i++) ctx[i] = rnd(&seed);
+    CHECK(rung_cpu_backend_open(&be, pool, rung_cpu_detect(), &err) == RUNG_OK);
+    CHECK(rung_model_open(&m, GOLDEN "sd2", &err) == RUNG_OK);
+    CHECK(!err.code && rung_denoiser_open(&d, m, be, RUNG_STORE_F16, &err) == RUNG_OK);
+    rung_model_close(&m); /* the weights stay mapped */
+    for (int i = 0; d && i < 2; i++) {
+        const rung_denoiser_cond c = {.batch = 1, .h = 8, .w = 8, .n_ctx = 1, .ctx = ctx};
+        for (size_t k = 0; k < CELLS; k++) w[i].x[k] = rnd(&seed);
+        if (!CHECK(rung_denoiser_begin(d, &w[i].run, &c, &err) == RUNG_OK)) continue;
+        steps(&w[i]);
+        memcpy(alone[i], w[i].out, sizeof alone[i]);
+    }
+    if (w[0].run && w[1].run) {
+        pthread_t other;
+        CHECK(pthread_create(&other, NULL, steps, &w[1]) == 0);
+        steps(&w[0]);
+        CHECK(pthread_join(other, NULL) == 0);
+        for (int i = 0; i < 2; i++) CHECK(!w[i].st && memcmp(alone[i], w[i].out, sizeof alone[i]) == 0);
+        CHECK(memcmp(alone[0], alone[1], sizeof alone[0]) != 0);
+    }
+    for (int i = 0; i < 2; i++) rung_denoiser_end(&w[i].run);
+    rung_denoiser_close(&d);
+    rung_backend_close(&be);
+}
+
+/* The sanitizers would end the program where malloc is meant to say no. */
+const char *__asan_default_options(void), *__tsan_default_options(void);
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+const char *__tsan_default_options(void) { return "allocator_may_return_null=1"; }
 
 int main(void) {
     rung_pool *pool = NULL;
     rung_backend *be = NULL;
     test_configs();
     run_networks(networks, sizeof networks / sizeof *networks);
-    if (CHECK(rung_pool_open(&pool, 1, NULL) == RUNG_OK &&
+    if (CHECK(rung_pool_open(&pool, 2, NULL) == RUNG_OK &&
               rung_cpu_backend_open(&be, pool, rung_cpu_detect(), NULL) == RUNG_OK)) {
         test_misfits(be);
         test_sizes(be);
+        test_threads(pool);
     }
     rung_backend_close(&be);
     rung_pool_close(&pool);

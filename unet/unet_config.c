@@ -171,7 +171,8 @@ static void read_time(unet_config *u, rung_config *c) {
     u->freq_shift = cfg_real(c, "freq_shift", 0, -WIDTH_MAX, WIDTH_MAX);
     u->time_post_act = read_act(c, "timestep_post_act");
     u->time_act = read_act(c, "time_embedding_act_fn");
-    if (!c->status && (double)(u->level[0].channels / 2) == u->freq_shift)
+    const size_t half = u->level[0].channels / 2; /* one channel alone has no frequency, its embedding is 0 */
+    if (!c->status && half > 0 && (double)half == u->freq_shift)
         cfg_refuse(c, "\"freq_shift\" is %g, half of \"block_out_channels\"[0]: no frequencies are left",
                    u->freq_shift);
 }
