@@ -1,0 +1,29 @@
+/* bench/bench_kernels.h - how fast the CPU's products are, as a share of what its FMA units can do in the same run. */
+#ifndef RUNG_BENCH_KERNELS_H
+#define RUNG_BENCH_KERNELS_H
+#include "kernels/base/err.h"
+#include "kernels/base/pool.h"
+
+/* One measured shape. */
+typedef struct {
+    const char *name;   /* "linear 4096x320x320 fp6": rows, columns, depth, and what the weights are kept as */
+    const char *isa;    /* rung_cpu_name() */
+    double seconds;     /* best of several runs */
+    double gflops;      /* 2 * multiply-adds of the definition / seconds: Winograd may pass the peak */
+    double peak_gflops; /* of all threads, measured just before */
+    double weight_gbps; /* packed weight bytes / seconds */
+} rung_bench_row;
+
+typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
+
+/** FMAs in registers on all threads of the pool; best of a few runs. `cpu` without AVX2: one scalar FMA unit's worth.
+ */
+double rung_bench_peak(rung_pool *pool, unsigned cpu);
+
+/**
+ * Measures every shape whose name contains `filter` (NULL: all) for about `seconds` each, and gives each row to `row`
+ * when it is done; the row lives until `row` returns. RUNG_ENOMEM; RUNG_EARG: no shape has such a name.
+ */
+rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter, double seconds,
+                               rung_bench_row_fn *row, void *arg, rung_err *err);
+#endif
