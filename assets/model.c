@@ -224,6 +224,10 @@ static rung_status read_config(rung_model *m, size_t at, rung_err *err) {
     return rung_fail(err, RUNG_EFORMAT, "%s: is no JSON object", where);
 }
 
+rung_config rung_model_index(const rung_model *m, rung_err *err) {
+    return (rung_config){.root = m->index, .where = "model_index.json", .err = err};
+}
+
 rung_status rung_model_config(rung_model *m, const char *part, rung_config *c, rung_err *err) {
     size_t at;
     *c = (rung_config){.err = err};

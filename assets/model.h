@@ -22,6 +22,9 @@ bool rung_model_is_ldm(const rung_model *m);
  *  not. `class_name` (may be NULL): the class that model_index.json gives, e.g. "UNet2DConditionModel". */
 bool rung_model_has(const rung_model *m, const char *part, const char **class_name);
 
+/** model_index.json itself, for keys such as "default_steps". The ldm layout has none: every key is absent. */
+rung_config rung_model_index(const rung_model *m, rung_err *err);
+
 /** The part's config; `c->root` belongs to the model. c->err and c->status are set up for the cfg_* readers. */
 rung_status rung_model_config(rung_model *m, const char *part, rung_config *c, rung_err *err);
 

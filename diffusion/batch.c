@@ -1,0 +1,264 @@
+#define _GNU_SOURCE /* usleep */
+#include "diffusion/batch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "assets/json.h"
+#include "diffusion/batch_files.h"
+#include "diffusion/engine.h"
+
+enum { MOST_TOGETHER = 8 }; /* beyond it the networks' products are as fast as they get */
+
+/* One picture to make. */
+struct picture {
+    rung_request request; /* strings belong to the prompt file */
+    size_t line, index;
+    char *name, *parameters; /* owned */
+    int claim;               /* file descriptor while it is made, else -1 */
+    bool settled;            /* made, skipped or given up */
+};
+
+struct batch {
+    rung_engine *e;
+    const batch_options *o;
+    struct picture *pictures;
+    size_t count, done, made;
+    double start;
+    batch_run_lock lock;
+    batch_manifest manifest;
+    batch_result result;
+};
+
+static rung_status tell(const struct batch *b, batch_event_kind kind, const struct picture *p, const char *message,
+                        rung_err *err) {
+    const double each = b->made ? (rung_now() - b->start) / (double)b->made : 0;
+    const batch_event e = {.kind = kind,
+                           .line = p->line,
+                           .message = message,
+                           .output = p->name,
+                           .seed = p->request.seed,
+                           .done = b->done,
+                           .total = b->count,
+                           .seconds_each = each,
+                           .left = each * (double)(b->count - b->done)};
+    if (b->o->event && b->o->event(b->o->user, &e))
+        return rung_fail(err, RUNG_ECANCELLED, "cancelled after %zu of %zu pictures", b->done, b->count);
+    return RUNG_OK;
+}
+
+static rung_status give_up(struct batch *b, struct picture *p, const char *message, rung_err *err) {
+    p->settled = true;
+    b->done++;
+    b->result.faults++;
+    return tell(b, BATCH_FAULT, p, message, err);
+}
+
+/* The pictures that the file asks for, with their names and the parameters that they will carry: a line whose request
+ * the engine would refuse is told now and left out. */
+static rung_status plan(struct batch *b, const prompt_file *file, rung_err *err) {
+    for (size_t i = 0; i < file->count; i++) b->count += file->lines[i].pictures;
+    b->pictures = calloc(b->count + 1, sizeof *b->pictures);
+    if (!b->pictures) return rung_fail(err, RUNG_ENOMEM, "batch: no memory for %zu pictures", b->count);
+    struct picture *p = b->pictures;
+    for (size_t i = 0; i < file->count; i++) {
+        const prompt_line *line = &file->lines[i];
+        for (size_t k = 0; k < line->pictures; k++, p++) {
+            rung_err fault = {0};
+            *p = (struct picture){.request = line->request, .line = line->line, .index = k + 1, .claim = -1};
+            p->request.seed += k;
+            p->request.progress = b->o->progress;
+            p->request.progress_user = b->o->user;
+            p->name = batch_name(b->o->output, p->line, p->index, p->request.seed, p->request.prompt);
+            if (!p->name) return rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
+            if (rung_parameters(b->e, &p->request, &p->parameters, &fault) != RUNG_OK)
+                RUNG_TRY(give_up(b, p, fault.msg, err));
+        }
+    }
+    return RUNG_OK;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp((*(struct picture *const *)a)->name, (*(struct picture *const *)b)->name);
+}
+
+/* Sorted names into *names (malloc'd, the strings borrowed); two pictures of one name are an error. */
+static rung_status distinct_names(const struct batch *b, char ***names, rung_err *err) {
+    rung_status st = RUNG_OK;
+    struct picture **order = calloc(b->count + 1, sizeof *order);
+    *names = calloc(b->count + 1, sizeof **names);
+    if (!order || !*names) st = rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
+    for (size_t i = 0; !st && i < b->count; i++) order[i] = &b->pictures[i];
+    if (!st) qsort(order, b->count, sizeof *order, by_name);
+    for (size_t i = 0; !st && i < b->count; i++) {
+        (*names)[i] = order[i]->name;
+        if (i && strcmp(order[i]->name, order[i - 1]->name) == 0)
+            st = rung_fail(err, RUNG_EARG, "lines %zu and %zu would both write %s: put {line} and {index} or {seed} into "
+                                           "--output", order[i - 1]->line, order[i]->line, order[i]->name);
+    }
+    free(order);
+    return st;
+}
+
+static rung_status add_to_manifest(const struct batch *b, const struct picture *p, rung_err *err) {
+    const rung_request *r = &p->request;
+    const rung_engine_info *info = rung_describe(b->e);
+    char seed[32];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "output", p->name);
+    cJSON_AddNumberToObject(o, "line", (double)p->line);
+    cJSON_AddNumberToObject(o, "index", (double)p->index);
+    cJSON_AddStringToObject(o, "prompt", r->prompt);
+    cJSON_AddStringToObject(o, "negative_prompt", r->negative_prompt ? r->negative_prompt : "");
+    cJSON_AddRawToObject(o, "seed", seed); /* a double would round seeds above 2^53 */
+    cJSON_AddNumberToObject(o, "steps", r->steps ? r->steps : info->steps);
+    cJSON_AddNumberToObject(o, "cfg_scale", (double)(r->cfg_scale > 0 ? r->cfg_scale : info->cfg_scale));
+    cJSON_AddNumberToObject(o, "width", (double)(r->width ? r->width : info->width));
+    cJSON_AddNumberToObject(o, "height", (double)(r->height ? r->height : info->height));
+    if (r->sampler) cJSON_AddStringToObject(o, "sampler_name", r->sampler);
+    if (r->scheduler) cJSON_AddStringToObject(o, "scheduler", r->scheduler);
+    if (r->clip_skip) cJSON_AddNumberToObject(o, "clip_skip", r->clip_skip);
+    if (r->eta_set) cJSON_AddNumberToObject(o, "eta", (double)r->eta);
+    cJSON_AddStringToObject(o, "rng", r->rng == RUNG_RNG_CPU ? "cpu" : "cuda");
+    cJSON_AddStringToObject(o, "model", rung_model_path(b->e->model));
+    cJSON_AddStringToObject(o, "version", rung_version());
+    char *text = cJSON_PrintUnformatted(o);
+    const rung_status st = text ? batch_manifest_append(&b->manifest, text, err)
+                                : rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return st;
+}
+
+static bool is_done(const struct batch *b, const struct picture *p) {
+    return batch_picture_is_done(p->name, p->parameters, b->o->resume ? NULL : &b->lock.start);
+}
+
+/* A picture that is whole; killed between picture and manifest, it may lack its line. */
+static rung_status skip(struct batch *b, struct picture *p, rung_err *err) {
+    p->settled = true;
+    b->done++;
+    b->result.skipped++;
+    if (b->lock.first && !batch_manifest_has(&b->manifest, p->name)) RUNG_TRY(add_to_manifest(b, p, err));
+    return tell(b, BATCH_SKIPPED, p, NULL, err);
+}
+
+static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+
+/* May b be drawn in one batch with a? What rung_generate takes from the first request has to be equal. */
+static bool go_together(const rung_request *a, const rung_request *b) {
+    return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg_scale == b->cfg_scale &&
+           a->eta_set == b->eta_set && a->eta == b->eta && a->clip_skip == b->clip_skip &&
+           same_text(a->sampler, b->sampler) && same_text(a->scheduler, b->scheduler);
+}
+
+/* Pictures that are open and fit the first one found, claimed for this process. What is done meanwhile is skipped. */
+static rung_status gather(struct batch *b, size_t most, struct picture **group, size_t *count, rung_err *err) {
+    *count = 0;
+    for (size_t i = 0; i < b->count && *count < most; i++) {
+        struct picture *p = &b->pictures[i];
+        if (p->settled || (*count && !go_together(&group[0]->request, &p->request))) continue;
+        RUNG_TRY(batch_claim(p->name, &p->claim, err));
+        if (p->claim < 0) continue;
+        if (is_done(b, p)) {
+            batch_release(p->name, p->claim);
+            p->claim = -1;
+            RUNG_TRY(skip(b, p, err));
+        } else {
+            group[(*count)++] = p;
+        }
+    }
+    return RUNG_OK;
+}
+
+static rung_status draw(struct batch *b, struct picture **group, size_t count, rung_err *err) {
+    rung_request requests[MOST_TOGETHER * 8] = {0};
+    rung_image images[MOST_TOGETHER * 8];
+    rung_err fault = {0};
+    for (size_t i = 0; i < count; i++) requests[i] = group[i]->request;
+    rung_status st = rung_generate(b->e, requests, count, images, &fault);
+    if (st == RUNG_ECANCELLED) return rung_fail(err, st, "%s", fault.msg);
+    for (size_t i = 0; i < count; i++) {
+        struct picture *p = group[i];
+        rung_status kept = st;
+        if (!kept) kept = rung_image_save(&images[i], p->name, &fault);
+        if (!kept) kept = add_to_manifest(b, p, &fault);
+        rung_image_free(&images[i]);
+        if (kept) {
+            RUNG_TRY(give_up(b, p, fault.msg, err));
+            continue;
+        }
+        p->settled = true;
+        b->done++;
+        b->made++;
+        b->result.made++;
+        RUNG_TRY(tell(b, BATCH_PICTURE, p, NULL, err));
+    }
+    return RUNG_OK;
+}
+
+/* How many pictures of this size fit into half of the memory that is free. */
+static size_t fitting(const struct batch *b, const rung_request *r) {
+    if (b->o->batch_size) return b->o->batch_size < MOST_TOGETHER * 8 ? b->o->batch_size : MOST_TOGETHER * 8;
+    const size_t each = rung_request_bytes(b->e, r);
+    const size_t memory = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
+    const size_t n = each ? memory / each : 1;
+    return n < 1 ? 1 : n > MOST_TOGETHER ? MOST_TOGETHER : n;
+}
+
+/* Rounds until nothing is left; pictures that another process holds are looked at again at the end, once it is done. */
+static rung_status draw_all(struct batch *b, rung_err *err) {
+    struct picture *group[MOST_TOGETHER * 8];
+    for (;;) {
+        size_t count = 0, open = 0;
+        const struct picture *first = NULL;
+        for (size_t i = 0; i < b->count; i++) {
+            open += !b->pictures[i].settled;
+            if (!first && !b->pictures[i].settled) first = &b->pictures[i];
+        }
+        if (!open) return RUNG_OK;
+        rung_status st = gather(b, fitting(b, &first->request), group, &count, err);
+        if (!st && count) st = draw(b, group, count, err);
+        for (size_t i = 0; i < count; i++) {
+            batch_release(group[i]->name, group[i]->claim);
+            group[i]->claim = -1;
+        }
+        RUNG_TRY(st);
+        if (!count) usleep(100 * 1000); /* the rest is being drawn by others */
+    }
+}
+
+rung_status batch_run(rung_engine *e, const prompt_file *file, const batch_options *o, batch_result *out,
+                      rung_err *err) {
+    struct batch b = {.e = e, .o = o, .start = rung_now(), .lock.fd = -1};
+    char *folder = NULL, **names = NULL;
+    rung_status st;
+    for (size_t i = 0; i < file->fault_count; i++) {
+        b.result.faults++;
+        const struct picture nowhere = {.line = file->faults[i].line};
+        RUNG_TRY(tell(&b, BATCH_FAULT, &nowhere, file->faults[i].message, err));
+    }
+    RUNG_TRY_GOTO(st, done, batch_folder(o->output, &folder, err));
+    RUNG_TRY_GOTO(st, done, plan(&b, file, err));
+    RUNG_TRY_GOTO(st, done, distinct_names(&b, &names, err));
+    RUNG_TRY_GOTO(st, done, batch_lock(&b.lock, folder, err));
+    RUNG_TRY_GOTO(st, done,
+                  batch_manifest_open(&b.manifest, folder, b.lock.first, names, o->resume ? 0 : b.count, err));
+    st = draw_all(&b, err);
+done:
+    *out = b.result;
+    batch_manifest_close(&b.manifest);
+    batch_unlock(&b.lock);
+    for (size_t i = 0; b.pictures && i < b.count; i++) {
+        if (b.pictures[i].claim >= 0) batch_release(b.pictures[i].name, b.pictures[i].claim);
+        free(b.pictures[i].name);
+        free(b.pictures[i].parameters);
+    }
+    free(b.pictures);
+    free(names);
+    free(folder);
+    return st;
+}

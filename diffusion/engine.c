@@ -1,0 +1,121 @@
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, strndup */
+#include "diffusion/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/base/cpu.h"
+
+const char *rung_version(void) { return RUNG_VERSION; }
+
+double rung_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static rung_status store_from_name(rung_store *store, const char *type, rung_err *err) {
+    static const struct {
+        const char *name;
+        rung_store store;
+    } types[] = {{"f32", RUNG_STORE_F32}, {"f16", RUNG_STORE_F16}, {"bf16", RUNG_STORE_BF16}, {"fp6", RUNG_STORE_FP6}};
+    *store = RUNG_STORE_STORED;
+    if (!type) return RUNG_OK;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (strcmp(types[i].name, type) == 0) {
+            *store = types[i].store;
+            return RUNG_OK;
+        }
+    }
+    return rung_fail(err, RUNG_EARG, "type is '%s', wanted f32, f16, bf16 or fp6", type);
+}
+
+static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err *err) {
+    unsigned mask;
+    if (o->backend && strcmp(o->backend, "cuda") == 0)
+        return rung_fail(err, RUNG_EDEVICE, "backend cuda: this build has the CPU backend only");
+    if (o->backend && strcmp(o->backend, "cpu") != 0)
+        return rung_fail(err, RUNG_EARG, "backend is '%s', wanted cpu or cuda", o->backend);
+    RUNG_TRY(rung_cpu_mask(&mask, err));
+    RUNG_TRY(rung_pool_open(&e->pool, o->threads, err));
+    return rung_cpu_backend_open(&e->be, e->pool, rung_cpu_detect() & mask, err);
+}
+
+/* "models/sd15.safetensors/" -> "sd15" */
+static char *model_name(const char *path) {
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/') start--;
+    static const char ending[] = ".safetensors";
+    const size_t n = sizeof ending - 1;
+    if (end - start > n && strncmp(path + end - n, ending, n) == 0) end -= n;
+    return strndup(path + start, end - start);
+}
+
+/* What a request gets when it says nothing. A model may bring its own in model_index.json. */
+static rung_status set_defaults(rung_engine *e, rung_err *err) {
+    const rung_denoiser_info *d = rung_denoiser_describe(e->denoiser);
+    const rung_vae_info *v = rung_vae_describe(e->vae);
+    rung_engine_info *i = &e->info;
+    rung_config index = rung_model_index(e->model, err);
+    if (d->in_channels != v->latent_channels)
+        return rung_fail(err, RUNG_ESHAPE, "%s: the denoiser works on %zu latent channels, the VAE on %zu",
+                         rung_model_path(e->model), d->in_channels, v->latent_channels);
+    i->pipeline = rung_model_pipeline(e->model);
+    i->factor = v->factor;
+    i->size_multiple = v->factor * d->size_multiple;
+    i->width = i->height = (d->sample_size ? d->sample_size : 64) * v->factor;
+    i->latent_channels = v->latent_channels;
+    i->image_channels = v->image_channels;
+    i->context_dim = d->context_dim;
+    i->steps = (int)cfg_int(&index, "default_steps", 20, 1, 1000);
+    i->cfg_scale = (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);
+    return index.status;
+}
+
+rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
+    const double start = rung_now();
+    rung_status st;
+    rung_store store;
+    size_t bytes;
+    *out = NULL;
+    rung_engine *e = calloc(1, sizeof *e);
+    if (!e) return rung_fail(err, RUNG_ENOMEM, "engine: out of memory");
+    RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
+    RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
+    RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
+    if (!o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
+        RUNG_TRY_GOTO(st, done, rung_textenc_open(&e->text, e->model, e->be, store, err));
+    RUNG_TRY_GOTO(st, done, rung_denoiser_open(&e->denoiser, e->model, e->be, store, err));
+    RUNG_TRY_GOTO(st, done, rung_vae_open(&e->vae, e->model, e->be, store, err));
+    RUNG_TRY_GOTO(st, done, rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
+    RUNG_TRY_GOTO(st, done, set_defaults(e, err));
+    e->name = model_name(o->model);
+    if (!e->name) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));
+    e->info.load_seconds = rung_now() - start;
+    *out = e;
+    return RUNG_OK;
+done:
+    rung_close(&e);
+    return st;
+}
+
+void rung_close(rung_engine **ep) {
+    rung_engine *e = *ep;
+    *ep = NULL;
+    if (!e) return;
+    rung_vae_close(&e->vae);
+    rung_denoiser_close(&e->denoiser);
+    embed_cache_clear(&e->embeds);
+    rung_textenc_close(&e->text);
+    rung_model_close(&e->model);
+    rung_backend_close(&e->be);
+    rung_pool_close(&e->pool);
+    free(e->scheduler_json);
+    free(e->name);
+    free(e);
+}
+
+const rung_engine_info *rung_describe(const rung_engine *e) { return &e->info; }

@@ -1,0 +1,27 @@
+/* diffusion/engine.h - what an open engine holds. Internal to diffusion/. */
+#ifndef RUNG_ENGINE_H
+#define RUNG_ENGINE_H
+#include "assets/model.h"
+#include "diffusion/embed_cache.h"
+#include "diffusion/rung.h"
+#include "kernels/backend.h"
+#include "textenc/textenc.h"
+#include "unet/denoiser.h"
+#include "vae/vae.h"
+
+struct rung_engine {
+    rung_pool *pool;
+    rung_backend *be;
+    rung_model *model;
+    rung_textenc *text; /* NULL: every request brings its embeddings */
+    embed_cache embeds;
+    rung_denoiser *denoiser;
+    rung_vae *vae;
+    char *scheduler_json; /* text of scheduler_config.json; NULL: none */
+    char *name;           /* the model's name for the infotext: last part of its path, without ending */
+    rung_engine_info info;
+};
+
+/** Seconds on a clock that only goes forward. */
+double rung_now(void);
+#endif

@@ -1,0 +1,363 @@
+/* diffusion/main.c - the command line: the only file that prints or exits. */
+#define _GNU_SOURCE /* sigaction, getrandom, readlink, asprintf */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "assets/json.h"
+#include "assets/npy.h"
+#include "diffusion/batch.h"
+#include "diffusion/engine.h"
+#include "diffusion/info.h"
+#include "diffusion/options.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+static volatile sig_atomic_t interrupted; /* a signal handler has nowhere else to put it */
+
+static void on_interrupt(int sig) {
+    (void)sig;
+    interrupted = 1;
+}
+
+static int exit_status(rung_status st) {
+    if (interrupted) return EXIT_INTERRUPTED;
+    return st == RUNG_OK ? 0 : st == RUNG_EARG ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/* The model that ships: beside the installed program, else in the source tree that the program was built in. */
+static rung_status default_model(char **path, rung_err *err) {
+    static const char *const places[] = {"/../share/rung/icons", "/../assets/icons"};
+    char exe[4096];
+    const ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    exe[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(exe, '/');
+    if (slash) *slash = 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        if (asprintf(path, "%s%s", exe, places[i]) < 0) break;
+        char index[4200];
+        snprintf(index, sizeof index, "%s/model_index.json", *path);
+        if (access(index, R_OK) == 0) return RUNG_OK;
+        free(*path);
+    }
+    *path = NULL;
+    return rung_fail(err, RUNG_EIO, "the model that ships is not beside the program (%s%s): give one with -m", exe,
+                     places[0]);
+}
+
+struct progress {
+    bool shown; /* standard error is a terminal, and --quiet was not given */
+    double start;
+};
+
+static int on_step(void *user, int step, int steps) {
+    const struct progress *p = user;
+    if (p->shown) {
+        const double each = (rung_now() - p->start) / step;
+        fprintf(stderr, "\rstep %d/%d  %.2f s/it  %.0f s left \033[K%s", step, steps, each, each * (steps - step),
+                step == steps ? "\r\033[K" : "");
+    }
+    return interrupted;
+}
+
+static uint64_t peak_rss_bytes(void) {
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
+}
+
+static void print_json(const rung_image *image, const char *output, double load, double write) {
+    cJSON *o = cJSON_CreateObject(), *s;
+    char seed[32];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)image->seed);
+    cJSON_AddStringToObject(o, "output", output);
+    cJSON_AddRawToObject(o, "seed", seed); /* a double would round seeds above 2^53 */
+    cJSON_AddStringToObject(o, "sampler", image->sampler);
+    cJSON_AddNumberToObject(o, "steps", image->steps);
+    s = cJSON_AddObjectToObject(o, "seconds");
+    cJSON_AddNumberToObject(s, "load", load);
+    cJSON_AddNumberToObject(s, "encode", image->times.encode);
+    cJSON_AddNumberToObject(s, "denoise", image->times.denoise);
+    cJSON_AddNumberToObject(s, "decode", image->times.decode);
+    cJSON_AddNumberToObject(s, "write", write);
+    cJSON_AddNumberToObject(s, "total",
+                            load + image->times.encode + image->times.denoise + image->times.decode + write);
+    cJSON_AddNumberToObject(o, "peak_rss_bytes", (double)peak_rss_bytes());
+    char *text = cJSON_PrintUnformatted(o);
+    if (text) puts(text);
+    cJSON_free(text);
+    cJSON_Delete(o);
+}
+
+/* The .npy files of the hooks, read before the model so that a wrong name is told at once. */
+struct inputs {
+    rung_npy noise, embeds, neg_embeds;
+};
+
+static rung_status read_inputs(struct inputs *in, const cli_options *o, rung_err *err) {
+    if (o->noise) RUNG_TRY(rung_npy_read(&in->noise, o->noise, err));
+    if (o->embeds) RUNG_TRY(rung_npy_read(&in->embeds, o->embeds, err));
+    if (o->neg_embeds) RUNG_TRY(rung_npy_read(&in->neg_embeds, o->neg_embeds, err));
+    return RUNG_OK;
+}
+
+static rung_status embeds_of(rung_rows *out, const rung_npy *a, const char *file, rung_err *err) {
+    if (!a->data) return RUNG_OK;
+    if (a->ndim < 2 || a->ndim > 3 || (a->ndim == 3 && a->shape[0] != 1))
+        return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions, wanted [1, n, d]", file, a->ndim);
+    *out = (rung_rows){a->data, a->shape[a->ndim - 2], a->shape[a->ndim - 1]};
+    return RUNG_OK;
+}
+
+/* Noise decides the size where -W and -H do not. */
+static rung_status noise_of(rung_request *r, const rung_npy *a, const rung_engine_info *info, const char *file,
+                            rung_err *err) {
+    if (!a->data) return RUNG_OK;
+    const size_t *s = a->shape;
+    if (a->ndim == 4 && s[0] == 1 && s[1] == info->latent_channels && s[2] > 0 && s[3] > 0) {
+        if (!r->height) r->height = s[2] * info->factor;
+        if (!r->width) r->width = s[3] * info->factor;
+        r->noise = a->data;
+        if (r->height == s[2] * info->factor && r->width == s[3] * info->factor) return RUNG_OK;
+    }
+    const size_t h = (r->height ? r->height : info->height) / info->factor;
+    const size_t w = (r->width ? r->width : info->width) / info->factor;
+    return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions [%zu, %zu, %zu, %zu], wanted [1, %zu, %zu, %zu]", file, a->ndim,
+                     a->ndim > 0 ? s[0] : 0, a->ndim > 1 ? s[1] : 0, a->ndim > 2 ? s[2] : 0, a->ndim > 3 ? s[3] : 0,
+                     info->latent_channels, h, w);
+}
+
+static rung_status refuse_unusable(const cli_options *o, rung_err *err) {
+    if (o->pooled_embeds || o->neg_pooled_embeds)
+        return rung_fail(err, RUNG_EARG, "%s: this model takes no pooled embeddings",
+                         o->pooled_embeds ? o->pooled_embeds : o->neg_pooled_embeds);
+    if (o->guidance_set)
+        return rung_fail(err, RUNG_EARG, "--guidance: this model has no distilled guidance; --cfg-scale is its own");
+    return RUNG_OK;
+}
+
+static rung_status save_hooks(const rung_image *image, const cli_options *o, rung_err *err) {
+    if (o->save_embeds)
+        RUNG_TRY(rung_npy_write(o->save_embeds, image->embeds, 3,
+                                (size_t[]){1, image->embed_rows, image->context_dim}, err));
+    if (o->save_latents)
+        RUNG_TRY(rung_npy_write(o->save_latents, image->latents, 4,
+                                (size_t[]){1, image->latent_channels, image->latent_h, image->latent_w}, err));
+    return RUNG_OK;
+}
+
+static void say_times(const rung_image *image, double load, double write) {
+    fprintf(stderr, "load %.3f s, encode %.3f s, denoise %.3f s (%d steps of %s), decode %.3f s, write %.3f s, peak %.0f MB\n",
+            load, image->times.encode, image->times.denoise, image->steps, image->sampler, image->times.decode, write,
+            1e-6 * (double)peak_rss_bytes());
+}
+
+static rung_status one_picture(rung_engine *e, const rung_request *r, const cli_options *o, size_t i, rung_err *err) {
+    struct progress p = {.shown = !o->quiet && isatty(STDERR_FILENO), .start = rung_now()};
+    rung_request request = *r;
+    rung_image image;
+    char *name = cli_output_name(o->output, r->seed, i);
+    if (!name) return rung_fail(err, RUNG_ENOMEM, "out of memory");
+    request.progress = on_step;
+    request.progress_user = &p;
+    rung_status st = rung_generate(e, &request, 1, &image, err);
+    const double load = i == 0 ? rung_describe(e)->load_seconds : 0, start = rung_now();
+    if (!st) st = save_hooks(&image, o, err);
+    if (!st) st = rung_image_save(&image, name, err);
+    if (!st) {
+        const double write = rung_now() - start;
+        if (o->verbose) say_times(&image, load, write);
+        if (o->json) print_json(&image, name, load, write);
+        else puts(name);
+        fflush(stdout);
+    }
+    rung_image_free(&image);
+    free(name);
+    return st;
+}
+
+static rung_status random_seed(uint64_t *seed, rung_err *err) {
+    if (getrandom(seed, sizeof *seed, 0) != (ssize_t)sizeof *seed)
+        return rung_fail(err, RUNG_EIO, "no random seed: %s", strerror(errno));
+    *seed >>= 32; /* torch's CPU generator looks at 32 bits, and short seeds can be typed again */
+    return RUNG_OK;
+}
+
+static rung_request request_of(const cli_options *o) {
+    return (rung_request){.prompt = o->prompt,
+                          .negative_prompt = o->negative_prompt,
+                          .width = (size_t)o->width,
+                          .height = (size_t)o->height,
+                          .steps = (int)o->steps,
+                          .cfg_scale = o->cfg_set && o->cfg_scale < 1 ? 1 : (float)o->cfg_scale,
+                          .guidance_rescale = (float)o->guidance_rescale,
+                          .seed = (uint64_t)o->seed,
+                          .rng = o->rng && strcmp(o->rng, "cuda") == 0 ? RUNG_RNG_CUDA : RUNG_RNG_CPU,
+                          .sampler = o->sampler,
+                          .scheduler = o->scheduler,
+                          .eta = (float)o->eta,
+                          .eta_set = o->eta_set,
+                          .sigmas = o->sigmas,
+                          .n_sigmas = o->n_sigmas,
+                          .clip_skip = (int)o->clip_skip,
+                          .literal = o->literal,
+                          .vae_tiling = o->vae_tiling};
+}
+
+static rung_options engine_options(const cli_options *o, const char *model) {
+    return (rung_options){.model = model, .threads = (int)o->threads, .type = o->type, .backend = o->backend};
+}
+
+static rung_status generate(const cli_options *o, const char *model, struct inputs *in, rung_err *err) {
+    rung_engine *e = NULL;
+    rung_request r = request_of(o);
+    rung_options options = engine_options(o, model);
+    RUNG_TRY(refuse_unusable(o, err));
+    RUNG_TRY(read_inputs(in, o, err));
+    RUNG_TRY(embeds_of(&r.embeds, &in->embeds, o->embeds, err));
+    RUNG_TRY(embeds_of(&r.neg_embeds, &in->neg_embeds, o->neg_embeds, err));
+    if (o->seed < 0) RUNG_TRY(random_seed(&r.seed, err));
+    const uint64_t seed = r.seed;
+    options.no_text_encoder = r.embeds.data && (r.neg_embeds.data || r.cfg_scale == 1);
+    rung_status st = rung_open(&e, &options, err);
+    if (!st) st = noise_of(&r, &in->noise, rung_describe(e), o->noise, err);
+    if (!st && o->verbose) fprintf(stderr, "%s, %s\n", model, rung_describe(e)->pipeline);
+    if (!st && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+    for (long i = 0; !st && i < o->batch_count; i++) {
+        r.seed = seed + (uint64_t)i;
+        st = one_picture(e, &r, o, (size_t)i, err);
+    }
+    rung_close(&e);
+    return st;
+}
+
+static int on_batch_step(void *user, int step, int steps) {
+    (void)user, (void)step, (void)steps;
+    return interrupted;
+}
+
+static void print_batch_json(const batch_event *e) {
+    static const char *const kinds[] = {"fault", "skipped", "picture"};
+    char seed[32];
+    cJSON *o = cJSON_CreateObject();
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)e->seed);
+    cJSON_AddStringToObject(o, "event", kinds[e->kind]);
+    cJSON_AddNumberToObject(o, "line", (double)e->line);
+    if (e->message) cJSON_AddStringToObject(o, "message", e->message);
+    if (e->output) cJSON_AddStringToObject(o, "output", e->output);
+    if (e->output) cJSON_AddRawToObject(o, "seed", seed);
+    cJSON_AddNumberToObject(o, "done", (double)e->done);
+    cJSON_AddNumberToObject(o, "total", (double)e->total);
+    cJSON_AddNumberToObject(o, "seconds_each", e->seconds_each);
+    char *text = cJSON_PrintUnformatted(o);
+    if (text) puts(text);
+    cJSON_free(text);
+    cJSON_Delete(o);
+}
+
+static int on_batch_event(void *user, const batch_event *e) {
+    const cli_options *o = user;
+    if (e->kind == BATCH_FAULT) fprintf(stderr, "rung: %s:%zu: %s\n", o->prompt_file, e->line, e->message);
+    if (o->json) print_batch_json(e);
+    else if (e->kind == BATCH_PICTURE) puts(e->output);
+    fflush(stdout);
+    if (!o->quiet && isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%zu/%zu pictures  %.2f s each  %.0f s left \033[K%s", e->done, e->total, e->seconds_each,
+                e->left, e->done == e->total ? "\n" : "");
+    return interrupted;
+}
+
+static rung_status read_prompts(const char *path, char **text, rung_err *err) {
+    enum { FILE_MAX = 64 << 20 };
+    size_t size = 0;
+    if (strcmp(path, "-") != 0) return rung_file_read(path, FILE_MAX, text, &size, err);
+    if (getdelim(text, &size, 0, stdin) >= 0) return RUNG_OK; /* to the end: no prompt holds a NUL */
+    free(*text);
+    *text = strdup("");
+    if (!*text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
+    return ferror(stdin) ? rung_fail(err, RUNG_EIO, "standard input: %s", strerror(errno)) : RUNG_OK;
+}
+
+static rung_status batch(const cli_options *o, const char *model, rung_err *err) {
+    rung_request defaults = request_of(o);
+    const rung_options options = engine_options(o, model);
+    prompt_file file = {0};
+    batch_result result = {0};
+    rung_engine *e = NULL;
+    char *text = NULL;
+    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
+    RUNG_TRY(read_prompts(o->prompt_file, &text, err));
+    rung_status st = prompt_file_parse(&file, text, &defaults, err);
+    free(text);
+    if (!st) st = rung_open(&e, &options, err);
+    const batch_options how = {.output = o->output ? o->output : "batch/{line}-{seed}.png",
+                               .batch_size = (size_t)o->batch_size,
+                               .resume = o->resume,
+                               .progress = on_batch_step,
+                               .event = on_batch_event,
+                               .user = (void *)o};
+    if (!st) st = batch_run(e, &file, &how, &result, err);
+    if (!st && !o->quiet)
+        fprintf(stderr, "%zu made, %zu there already, %zu failed\n", result.made, result.skipped, result.faults);
+    if (!st && result.faults) st = rung_fail(err, RUNG_EFORMAT, "%s: %zu faults", o->prompt_file, result.faults);
+    rung_close(&e);
+    prompt_file_free(&file);
+    return st;
+}
+
+static rung_status show_text(char *text, rung_err *err) {
+    if (!text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
+    fputs(text, stdout);
+    free(text);
+    return RUNG_OK;
+}
+
+static rung_status with_model(const cli_options *o, rung_err *err) {
+    char *shipped = NULL, *text = NULL;
+    struct inputs in = {0};
+    if (!o->model) RUNG_TRY(default_model(&shipped, err));
+    const char *model = o->model ? o->model : shipped;
+    rung_status st;
+    if (o->command == CLI_INFO) {
+        st = rung_info_text(&text, model, o->json, err);
+        if (!st) st = show_text(text, err);
+    } else if (o->command == CLI_BATCH) {
+        st = batch(o, model, err);
+    } else {
+        st = generate(o, model, &in, err);
+    }
+    rung_npy_free(&in.noise);
+    rung_npy_free(&in.embeds);
+    rung_npy_free(&in.neg_embeds);
+    free(shipped);
+    return st;
+}
+
+static rung_status run(const cli_options *o, rung_err *err) {
+    switch (o->command) {
+    case CLI_VERSION: printf("rung %s\n", rung_version()); return RUNG_OK;
+    case CLI_HELP: return show_text(cli_help(), err);
+    case CLI_GENERATE:
+    case CLI_BATCH:
+    case CLI_INFO: break;
+    }
+    return with_model(o, err);
+}
+
+int main(int argc, char **argv) {
+    rung_err err = {0};
+    cli_options o;
+    const struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &stop, NULL); /* the first Ctrl-C ends after the step, a second one at once */
+    sigaction(SIGTERM, &stop, NULL);
+    rung_status st = cli_parse(&o, argc, argv, &err);
+    if (!st) st = run(&o, &err);
+    if (!st && fflush(stdout) != 0) st = rung_fail(&err, RUNG_EIO, "standard output: %s", strerror(errno));
+    if (st) fprintf(stderr, "rung: %s\n", err.msg);
+    cli_options_free(&o);
+    return exit_status(st);
+}

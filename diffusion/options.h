@@ -1,0 +1,38 @@
+/* diffusion/options.h - the command line: one table of options, read into one struct. */
+#ifndef RUNG_OPTIONS_H
+#define RUNG_OPTIONS_H
+#include "diffusion/rung.h"
+
+typedef enum { CLI_GENERATE, CLI_BATCH, CLI_INFO, CLI_HELP, CLI_VERSION } cli_command;
+
+/* Strings belong to argv. Numbers are checked against the ranges in the table of options.c; zero means "the model's
+ * own" as in rung_request. */
+typedef struct {
+    cli_command command;
+    const char *model, *prompt, *negative_prompt, *output;
+    const char *prompt_file; /* of batch; "-": standard input */
+    long width, height, steps, batch_count, batch_size, clip_skip, threads;
+    double cfg_scale, guidance_rescale, eta, guidance;
+    bool cfg_set, eta_set, guidance_set;
+    long long seed; /* negative: random */
+    const char *sampler, *scheduler, *type, *backend, *rng;
+    float *sigmas; /* owned */
+    size_t n_sigmas;
+    const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
+    bool literal, vae_tiling, resume, verbose, quiet, json;
+} cli_options;
+
+/** RUNG_EARG with what was found and what was wanted. cli_options_free in any case. */
+rung_status cli_parse(cli_options *o, int argc, char **argv, rung_err *err);
+void cli_options_free(cli_options *o);
+
+/** The text of --help, malloc'd; NULL when out of memory. */
+char *cli_help(void);
+
+/**
+ * Output name of picture `i` (0, 1, ...) with seed `seed`: "%d" (also %03d) in the pattern is the picture's number from
+ * 1, "%%" a percent sign. Without a number, pictures after the first get "_2", "_3" before the ending. NULL pattern:
+ * "rung-SEED.png". malloc'd; NULL when out of memory. cli_parse has checked the pattern.
+ */
+char *cli_output_name(const char *pattern, uint64_t seed, size_t i);
+#endif
