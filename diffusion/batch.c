@@ -95,8 +95,10 @@ static rung_status distinct_names(const struct batch *b, char ***names, rung_err
     for (size_t i = 0; !st && i < b->count; i++) {
         (*names)[i] = order[i]->name;
         if (i && strcmp(order[i]->name, order[i - 1]->name) == 0)
-            st = rung_fail(err, RUNG_EARG, "lines %zu and %zu would both write %s: put {line} and {index} or {seed} into "
-                                           "--output", order[i - 1]->line, order[i]->line, order[i]->name);
+            st = rung_fail(err, RUNG_EARG,
+                           "lines %zu and %zu would both write %s: put {line} and {index} or {seed} into "
+                           "--output",
+                           order[i - 1]->line, order[i]->line, order[i]->name);
     }
     free(order);
     return st;
@@ -126,23 +128,25 @@ static rung_status add_to_manifest(const struct batch *b, const struct picture *
     cJSON_AddStringToObject(o, "model", rung_model_path(b->e->model));
     cJSON_AddStringToObject(o, "version", rung_version());
     char *text = cJSON_PrintUnformatted(o);
-    const rung_status st = text ? batch_manifest_append(&b->manifest, text, err)
-                                : rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
+    const rung_status st =
+        text ? batch_manifest_append(&b->manifest, text, err) : rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
     cJSON_free(text);
     cJSON_Delete(o);
     return st;
 }
 
 static bool is_done(const struct batch *b, const struct picture *p) {
-    return batch_picture_is_done(p->name, p->parameters, b->o->resume ? NULL : &b->lock.start);
+    return (b->o->resume || batch_picture_is_of_run(p->name, &b->lock)) &&
+           batch_picture_is_done(p->name, p->parameters);
 }
 
-/* A picture that is whole; killed between picture and manifest, it may lack its line. */
+/* A picture that is whole. Killed between picture and manifest, an earlier run may have left it without its line. */
 static rung_status skip(struct batch *b, struct picture *p, rung_err *err) {
     p->settled = true;
     b->done++;
     b->result.skipped++;
-    if (b->lock.first && !batch_manifest_has(&b->manifest, p->name)) RUNG_TRY(add_to_manifest(b, p, err));
+    if (b->lock.first && !batch_manifest_has(&b->manifest, p->name) && !batch_picture_is_of_run(p->name, &b->lock))
+        RUNG_TRY(add_to_manifest(b, p, err));
     return tell(b, BATCH_SKIPPED, p, NULL, err);
 }
 

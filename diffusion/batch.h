@@ -23,8 +23,8 @@ typedef struct {
     /* Path of each picture: {line}, {index} (from 1, within the line), {seed} and {prompt} (made safe) may stand in the
      * file's name. manifest.jsonl lies in the same folder, which is made when missing. */
     const char *output;
-    size_t batch_size; /* pictures in one denoiser batch; 0: chosen from the memory that is free */
-    bool resume;       /* leave pictures that are there and were made with the same parameters */
+    size_t batch_size;          /* pictures in one denoiser batch; 0: chosen from the memory that is free */
+    bool resume;                /* leave pictures that are there and were made with the same parameters */
     rung_progress_fn *progress; /* of the steps of a batch; anything but 0 ends the run */
     batch_event_fn *event;
     void *user; /* of both callbacks */

@@ -2,6 +2,7 @@
 #include "diffusion/batch_files.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -35,9 +36,12 @@ rung_status batch_folder(const char *tmpl, char **folder, rung_err *err) {
     const char *slash = strrchr(tmpl, '/');
     for (const char *s = strchr(tmpl, '{'); s; s = strchr(s + 1, '{'))
         if (!placeholder(s) || s < slash)
-            return rung_fail(err, RUNG_EARG, "--output is '%s': {line}, {index}, {seed} and {prompt} can stand in the "
-                                             "file's name", tmpl);
-    if (!tmpl[0] || (slash && !slash[1])) return rung_fail(err, RUNG_EARG, "--output is '%s', wanted a file name", tmpl);
+            return rung_fail(err, RUNG_EARG,
+                             "--output is '%s': {line}, {index}, {seed} and {prompt} can stand in the "
+                             "file's name",
+                             tmpl);
+    if (!tmpl[0] || (slash && !slash[1]))
+        return rung_fail(err, RUNG_EARG, "--output is '%s', wanted a file name", tmpl);
     *folder = slash ? strndup(tmpl, (size_t)(slash - tmpl) + (slash == tmpl)) : strdup(".");
     if (!*folder) return no_memory(err);
     for (char *s = *folder + 1;; s++) {
@@ -72,16 +76,32 @@ char *batch_name(const char *tmpl, size_t line, size_t index, uint64_t seed, con
     if (!f) return NULL;
     for (const char *s = tmpl; *s;) {
         const size_t n = placeholder(s);
-        if (!n) fputc(*s, f);
-        else if (s[1] == 'l') fprintf(f, "%04zu", line);
-        else if (s[1] == 'i') fprintf(f, "%zu", index);
-        else if (s[1] == 's') fprintf(f, "%llu", (unsigned long long)seed);
-        else put_safe(f, prompt);
+        if (!n)
+            fputc(*s, f);
+        else if (s[1] == 'l')
+            fprintf(f, "%04zu", line);
+        else if (s[1] == 'i')
+            fprintf(f, "%zu", index);
+        else if (s[1] == 's')
+            fprintf(f, "%llu", (unsigned long long)seed);
+        else
+            put_safe(f, prompt);
         s += n ? n : 1;
     }
     if (fclose(f) == 0) return name;
     free(name);
     return NULL;
+}
+
+/* Temporary pictures and claims: nobody else is at work when this is called. */
+static void remove_remains(const char *folder) {
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *ending = strrchr(e->d_name, '.');
+        if (e->d_name[0] == '.' && strstr(e->d_name, ".png.") && (!strcmp(ending, ".tmp") || !strcmp(ending, ".claim")))
+            unlinkat(dirfd(d), e->d_name, 0);
+    }
+    if (d) closedir(d);
 }
 
 rung_status batch_lock(batch_run_lock *l, const char *folder, rung_err *err) {
@@ -93,11 +113,14 @@ rung_status batch_lock(batch_run_lock *l, const char *folder, rung_err *err) {
     bool ok = l->fd >= 0;
     if (ok && flock(l->fd, LOCK_EX | LOCK_NB) == 0) {
         l->first = true;
+        remove_remains(folder);
         ok = futimens(l->fd, NULL) == 0;
     }
     ok = ok && flock(l->fd, LOCK_SH) == 0 && fstat(l->fd, &st) == 0;
-    if (ok) l->start = st.st_mtim;
-    else io_error(path, err);
+    if (ok)
+        l->start = st.st_mtim;
+    else
+        io_error(path, err);
     free(path);
     if (ok) return RUNG_OK;
     batch_unlock(l);
@@ -109,12 +132,14 @@ void batch_unlock(batch_run_lock *l) {
     l->fd = -1;
 }
 
-bool batch_picture_is_done(const char *path, const char *parameters, const struct timespec *since) {
+bool batch_picture_is_of_run(const char *path, const batch_run_lock *l) {
     struct stat st;
     if (stat(path, &st) != 0) return false;
-    if (since && (st.st_mtim.tv_sec < since->tv_sec ||
-                  (st.st_mtim.tv_sec == since->tv_sec && st.st_mtim.tv_nsec < since->tv_nsec)))
-        return false;
+    return st.st_mtim.tv_sec > l->start.tv_sec ||
+           (st.st_mtim.tv_sec == l->start.tv_sec && st.st_mtim.tv_nsec >= l->start.tv_nsec);
+}
+
+bool batch_picture_is_done(const char *path, const char *parameters) {
     uint8_t *bytes = NULL;
     char *found = NULL;
     size_t w, h, channels;
@@ -206,8 +231,10 @@ static size_t list_entries(struct entry *list, char *text, char *const *redo, si
     qsort(list, n, sizeof *list, by_output);
     for (size_t i = 0; i < n; i++) {
         const bool older = kept && strcmp(list[kept - 1].output, list[i].output) == 0;
-        if (older || contains(redo, redo_count, list[i].output)) free(list[i].output);
-        else list[kept++] = list[i];
+        if (older || contains(redo, redo_count, list[i].output))
+            free(list[i].output);
+        else
+            list[kept++] = list[i];
     }
     return kept;
 }
@@ -219,8 +246,8 @@ static rung_status rewrite(const char *path, const struct entry *list, size_t co
     return rung_outfile_commit(&o, err);
 }
 
-rung_status batch_manifest_open(batch_manifest *m, const char *folder, bool repair, char *const *redo, size_t redo_count,
-                                rung_err *err) {
+rung_status batch_manifest_open(batch_manifest *m, const char *folder, bool repair, char *const *redo,
+                                size_t redo_count, rung_err *err) {
     char *text = NULL;
     struct entry *list = NULL;
     size_t bytes, lines = 0;

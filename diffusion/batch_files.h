@@ -1,4 +1,5 @@
-/* diffusion/batch_files.h - the folder that a batch fills: names, the lock of a run, claims of pictures, the manifest. */
+/* diffusion/batch_files.h - the folder that a batch fills: names, the lock of a run, claims of pictures, the manifest.
+ */
 #ifndef RUNG_BATCH_FILES_H
 #define RUNG_BATCH_FILES_H
 #include <stdbool.h>
@@ -8,15 +9,16 @@
 
 #include "kernels/base/err.h"
 
-/** Makes the folder of a template's pictures, and its parents. RUNG_EARG: a placeholder in the folder's name, or one that
- *  does not exist; RUNG_EIO. *folder: malloc'd, "." when the template names none. */
+/** Makes the folder of a template's pictures, and its parents. RUNG_EARG: a placeholder in the folder's name, or one
+ * that does not exist; RUNG_EIO. *folder: malloc'd, "." when the template names none. */
 rung_status batch_folder(const char *tmpl, char **folder, rung_err *err);
 
-/** The path of one picture, malloc'd; NULL when out of memory. Of a prompt, letters and digits stay (UTF-8 too), the rest
- *  becomes "_", cut at 80 bytes. */
+/** The path of one picture, malloc'd; NULL when out of memory. Of a prompt, letters and digits stay (UTF-8 too), the
+ * rest becomes "_", cut at 80 bytes. */
 char *batch_name(const char *tmpl, size_t line, size_t index, uint64_t seed, const char *prompt);
 
-/* The processes that fill one folder now. The first one starts the run, others join it. */
+/* The processes that fill one folder now. The first one starts the run, others join it. The first one also removes what
+ * a killed run left half-written. */
 typedef struct {
     int fd;
     bool first;
@@ -26,8 +28,10 @@ typedef struct {
 rung_status batch_lock(batch_run_lock *l, const char *folder, rung_err *err);
 void batch_unlock(batch_run_lock *l);
 
-/** Is there a whole picture at `path` that was made with `parameters`, and not before `since` (NULL: at any time)? */
-bool batch_picture_is_done(const char *path, const char *parameters, const struct timespec *since);
+/** Is there a whole picture at `path` that was made with `parameters`? */
+bool batch_picture_is_done(const char *path, const char *parameters);
+/** Was it made by one of the run's processes? */
+bool batch_picture_is_of_run(const char *path, const batch_run_lock *l);
 
 /**
  * Takes the claim of a picture: *fd >= 0, or -1 when another process has it. The lock goes with the process that holds
@@ -43,10 +47,10 @@ typedef struct {
     size_t count;
 } batch_manifest;
 
-/** With `repair`, lines that a killed process left half-written and all but the last line of an output are dropped, and so
- *  are the lines of `redo` (sorted): the file is replaced. RUNG_EIO, RUNG_ENOMEM. */
-rung_status batch_manifest_open(batch_manifest *m, const char *folder, bool repair, char *const *redo, size_t redo_count,
-                                rung_err *err);
+/** With `repair`, lines that a killed process left half-written and all but the last line of an output are dropped, and
+ * so are the lines of `redo` (sorted): the file is replaced. RUNG_EIO, RUNG_ENOMEM. */
+rung_status batch_manifest_open(batch_manifest *m, const char *folder, bool repair, char *const *redo,
+                                size_t redo_count, rung_err *err);
 bool batch_manifest_has(const batch_manifest *m, const char *output);
 /** Appends one line in one write, so that processes do not mix theirs. RUNG_EIO. */
 rung_status batch_manifest_append(const batch_manifest *m, const char *json, rung_err *err);

@@ -71,7 +71,8 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
     i->image_channels = v->image_channels;
     i->context_dim = d->context_dim;
     i->steps = (int)cfg_int(&index, "default_steps", 20, 1, 1000);
-    i->cfg_scale = (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);
+    i->cfg_scale =
+        (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);
     return index.status;
 }
 
@@ -90,7 +91,8 @@ rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
         RUNG_TRY_GOTO(st, done, rung_textenc_open(&e->text, e->model, e->be, store, err));
     RUNG_TRY_GOTO(st, done, rung_denoiser_open(&e->denoiser, e->model, e->be, store, err));
     RUNG_TRY_GOTO(st, done, rung_vae_open(&e->vae, e->model, e->be, store, err));
-    RUNG_TRY_GOTO(st, done, rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
+    RUNG_TRY_GOTO(st, done,
+                  rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
     RUNG_TRY_GOTO(st, done, set_defaults(e, err));
     e->name = model_name(o->model);
     if (!e->name) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));

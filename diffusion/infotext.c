@@ -12,9 +12,15 @@ const char *rung_infotext_schedule(const char *schedule) {
     static const struct {
         const char *name, *label;
     } labels[] = {
-        {"karras", "Karras"},           {"exponential", "Exponential"}, {"polyexponential", "Polyexponential"},
-        {"sgm_uniform", "SGM Uniform"}, {"kl_optimal", "KL Optimal"},   {"ays", "Align Your Steps"},
-        {"simple", "Simple"},           {"normal", "Normal"},           {"ddim_uniform", "DDIM"},
+        {"karras", "Karras"},
+        {"exponential", "Exponential"},
+        {"polyexponential", "Polyexponential"},
+        {"sgm_uniform", "SGM Uniform"},
+        {"kl_optimal", "KL Optimal"},
+        {"ays", "Align Your Steps"},
+        {"simple", "Simple"},
+        {"normal", "Normal"},
+        {"ddim_uniform", "DDIM"},
         {"beta", "Beta"},
     };
     if (!schedule || strcmp(schedule, "default") == 0) return NULL;

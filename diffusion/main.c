@@ -126,9 +126,9 @@ static rung_status noise_of(rung_request *r, const rung_npy *a, const rung_engin
     }
     const size_t h = (r->height ? r->height : info->height) / info->factor;
     const size_t w = (r->width ? r->width : info->width) / info->factor;
-    return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions [%zu, %zu, %zu, %zu], wanted [1, %zu, %zu, %zu]", file, a->ndim,
-                     a->ndim > 0 ? s[0] : 0, a->ndim > 1 ? s[1] : 0, a->ndim > 2 ? s[2] : 0, a->ndim > 3 ? s[3] : 0,
-                     info->latent_channels, h, w);
+    return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions [%zu, %zu, %zu, %zu], wanted [1, %zu, %zu, %zu]", file,
+                     a->ndim, a->ndim > 0 ? s[0] : 0, a->ndim > 1 ? s[1] : 0, a->ndim > 2 ? s[2] : 0,
+                     a->ndim > 3 ? s[3] : 0, info->latent_channels, h, w);
 }
 
 static rung_status refuse_unusable(const cli_options *o, rung_err *err) {
@@ -142,8 +142,8 @@ static rung_status refuse_unusable(const cli_options *o, rung_err *err) {
 
 static rung_status save_hooks(const rung_image *image, const cli_options *o, rung_err *err) {
     if (o->save_embeds)
-        RUNG_TRY(rung_npy_write(o->save_embeds, image->embeds, 3,
-                                (size_t[]){1, image->embed_rows, image->context_dim}, err));
+        RUNG_TRY(rung_npy_write(o->save_embeds, image->embeds, 3, (size_t[]){1, image->embed_rows, image->context_dim},
+                                err));
     if (o->save_latents)
         RUNG_TRY(rung_npy_write(o->save_latents, image->latents, 4,
                                 (size_t[]){1, image->latent_channels, image->latent_h, image->latent_w}, err));
@@ -151,7 +151,8 @@ static rung_status save_hooks(const rung_image *image, const cli_options *o, run
 }
 
 static void say_times(const rung_image *image, double load, double write) {
-    fprintf(stderr, "load %.3f s, encode %.3f s, denoise %.3f s (%d steps of %s), decode %.3f s, write %.3f s, peak %.0f MB\n",
+    fprintf(stderr,
+            "load %.3f s, encode %.3f s, denoise %.3f s (%d steps of %s), decode %.3f s, write %.3f s, peak %.0f MB\n",
             load, image->times.encode, image->times.denoise, image->steps, image->sampler, image->times.decode, write,
             1e-6 * (double)peak_rss_bytes());
 }
@@ -171,8 +172,10 @@ static rung_status one_picture(rung_engine *e, const rung_request *r, const cli_
     if (!st) {
         const double write = rung_now() - start;
         if (o->verbose) say_times(&image, load, write);
-        if (o->json) print_json(&image, name, load, write);
-        else puts(name);
+        if (o->json)
+            print_json(&image, name, load, write);
+        else
+            puts(name);
         fflush(stdout);
     }
     rung_image_free(&image);
@@ -262,8 +265,10 @@ static void print_batch_json(const batch_event *e) {
 static int on_batch_event(void *user, const batch_event *e) {
     const cli_options *o = user;
     if (e->kind == BATCH_FAULT) fprintf(stderr, "rung: %s:%zu: %s\n", o->prompt_file, e->line, e->message);
-    if (o->json) print_batch_json(e);
-    else if (e->kind == BATCH_PICTURE) puts(e->output);
+    if (o->json)
+        print_batch_json(e);
+    else if (e->kind == BATCH_PICTURE)
+        puts(e->output);
     fflush(stdout);
     if (!o->quiet && isatty(STDERR_FILENO))
         fprintf(stderr, "\r%zu/%zu pictures  %.2f s each  %.0f s left \033[K%s", e->done, e->total, e->seconds_each,
@@ -339,11 +344,15 @@ static rung_status with_model(const cli_options *o, rung_err *err) {
 
 static rung_status run(const cli_options *o, rung_err *err) {
     switch (o->command) {
-    case CLI_VERSION: printf("rung %s\n", rung_version()); return RUNG_OK;
-    case CLI_HELP: return show_text(cli_help(), err);
+    case CLI_VERSION:
+        printf("rung %s\n", rung_version());
+        return RUNG_OK;
+    case CLI_HELP:
+        return show_text(cli_help(), err);
     case CLI_GENERATE:
     case CLI_BATCH:
-    case CLI_INFO: break;
+    case CLI_INFO:
+        break;
     }
     return with_model(o, err);
 }
@@ -356,7 +365,8 @@ int main(int argc, char **argv) {
     sigaction(SIGTERM, &stop, NULL);
     rung_status st = cli_parse(&o, argc, argv, &err);
     if (!st) st = run(&o, &err);
-    if (!st && fflush(stdout) != 0) st = rung_fail(&err, RUNG_EIO, "standard output: %s", strerror(errno));
+    if (!st && (fflush(stdout) != 0 || ferror(stdout)))
+        st = rung_fail(&err, RUNG_EIO, "standard output could not be written");
     if (st) fprintf(stderr, "rung: %s\n", err.msg);
     cli_options_free(&o);
     return exit_status(st);

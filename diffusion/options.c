@@ -16,9 +16,9 @@ typedef struct {
     const char *name;
     char letter; /* 0: long form only */
     value_kind kind;
-    size_t at;     /* offset in cli_options */
-    size_t set_at; /* offset of the bool that says it was given; 0: none (`command` lies there) */
-    double lo, hi; /* range of numbers; COMMAND: lo is the command */
+    size_t at;         /* offset in cli_options */
+    size_t set_at;     /* offset of the bool that says it was given; 0: none (`command` lies there) */
+    double lo, hi;     /* range of numbers; COMMAND: lo is the command */
     const char *value; /* name of the value in --help; CHOICE: the words, separated by | */
     const char *help;  /* NULL: an alias, not listed */
 } option_row;
@@ -34,9 +34,9 @@ static const option_row rows[] = {
     {"width", 'W', INTEGER, AT(width), 0, 1, 16384, "N", "pixels (the model's own size)"},
     {"height", 'H', INTEGER, AT(height), 0, 1, 16384, "N", "pixels"},
     {"steps", 0, INTEGER, AT(steps), 0, 1, 10000, "N", "sampler steps (20, or what the model says)"},
-    {"cfg-scale", 0, REAL, AT(cfg_scale), AT(cfg_set), 0, 1000, "X",
-     "guidance scale; 1 and less: none, half the work"},
-    {"guidance-rescale", 0, REAL, AT(guidance_rescale), 0, 0, 1, "X", "pull strong guidance back to natural contrast (0)"},
+    {"cfg-scale", 0, REAL, AT(cfg_scale), AT(cfg_set), 0, 1000, "X", "guidance scale; 1 and less: none, half the work"},
+    {"guidance-rescale", 0, REAL, AT(guidance_rescale), 0, 0, 1, "X",
+     "pull strong guidance back to natural contrast (0)"},
     {"guidance", 0, REAL, AT(guidance), AT(guidance_set), 0, 1000, "X", "distilled guidance, for models that have it"},
     {"seed", 's', SEED, AT(seed), 0, 0, 0, "N", "seed (42); negative: a random one, which is printed"},
     {"batch-count", 'b', INTEGER, AT(batch_count), 0, 1, 100000, "N", "pictures, seeds N, N+1, ... (1)"},
@@ -49,7 +49,8 @@ static const option_row rows[] = {
     {"eta", 0, REAL, AT(eta), AT(eta_set), 0, 100, "X", "noise that a sampler adds back (the sampler's own)"},
     {"clip-skip", 0, INTEGER, AT(clip_skip), 0, 1, 64, "N", "CLIP layer to read, counted from the last (1)"},
     {"literal", 0, FLAG, AT(literal), 0, 0, 0, NULL, "take the prompt as it stands: no (weights), no chunks"},
-    {"rng", 0, CHOICE, AT(rng), 0, 0, 0, "cpu|cuda", "whose random numbers a seed means: torch's CPU (default) or CUDA"},
+    {"rng", 0, CHOICE, AT(rng), 0, 0, 0, "cpu|cuda",
+     "whose random numbers a seed means: torch's CPU (default) or CUDA"},
     {"threads", 't', INTEGER, AT(threads), 0, 1, 512, "N", "threads (one for each processor)"},
     {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6", "what the weights are kept as (as stored)"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
@@ -57,7 +58,8 @@ static const option_row rows[] = {
     {"noise", 0, TEXT, AT(noise), 0, 0, 0, "F.npy", "initial standard normal latents, f32 [1, C, h, w]"},
     {"embeds", 0, TEXT, AT(embeds), 0, 0, 0, "F.npy", "embeddings f32 [1, n, d] in place of the prompt"},
     {"neg-embeds", 0, TEXT, AT(neg_embeds), 0, 0, 0, "F.npy", "the same for the negative prompt"},
-    {"pooled-embeds", 0, TEXT, AT(pooled_embeds), 0, 0, 0, "F.npy", "pooled embeddings f32 [1, d], for models with them"},
+    {"pooled-embeds", 0, TEXT, AT(pooled_embeds), 0, 0, 0, "F.npy",
+     "pooled embeddings f32 [1, d], for models with them"},
     {"neg-pooled-embeds", 0, TEXT, AT(neg_pooled_embeds), 0, 0, 0, "F.npy", "the same for the negative prompt"},
     {"save-embeds", 0, TEXT, AT(save_embeds), 0, 0, 0, "F.npy", "write the prompt's embeddings"},
     {"save-latents", 0, TEXT, AT(save_latents), 0, 0, 0, "F.npy", "write the final latents, before the VAE"},
@@ -120,7 +122,8 @@ static rung_status parse_sigmas(cli_options *o, const char *s, rung_err *err) {
         char *end;
         o->sigmas[i] = strtof(s, &end);
         if (end == s || *end != (i + 1 < n ? ',' : 0) || !(o->sigmas[i] >= 0 && o->sigmas[i] < INFINITY))
-            return rung_fail(err, RUNG_EARG, "--sigmas: number %zu is '%s', wanted numbers like 14.6,3.2,0.4", i + 1, s);
+            return rung_fail(err, RUNG_EARG, "--sigmas: number %zu is '%s', wanted numbers like 14.6,3.2,0.4", i + 1,
+                             s);
         s = end + 1;
     }
     return RUNG_OK;
@@ -131,19 +134,33 @@ static rung_status store_value(cli_options *o, const option_row *r, const char *
     void *field = base + r->at;
     if (r->set_at) *(bool *)(base + r->set_at) = true;
     switch (r->kind) {
-    case INTEGER: return parse_integer(r, s, field, err);
-    case REAL: return parse_real(r, s, field, err);
-    case SEED: return parse_seed(s, field, err);
-    case REALS: return parse_sigmas(o, s, err);
-    case CHOICE: RUNG_TRY(parse_choice(r, s, err)); *(const char **)field = s; break;
-    case TEXT: *(const char **)field = s; break;
-    case FLAG: *(bool *)field = true; break;
-    case COMMAND: *(cli_command *)field = (cli_command)r->lo; break;
+    case INTEGER:
+        return parse_integer(r, s, field, err);
+    case REAL:
+        return parse_real(r, s, field, err);
+    case SEED:
+        return parse_seed(s, field, err);
+    case REALS:
+        return parse_sigmas(o, s, err);
+    case CHOICE:
+        RUNG_TRY(parse_choice(r, s, err));
+        *(const char **)field = s;
+        break;
+    case TEXT:
+        *(const char **)field = s;
+        break;
+    case FLAG:
+        *(bool *)field = true;
+        break;
+    case COMMAND:
+        *(cli_command *)field = (cli_command)r->lo;
+        break;
     }
     return RUNG_OK;
 }
 
-/* The pattern of -o goes through our own eyes only, never through printf. Length of the number's field, 0: none here. */
+/* The pattern of -o goes through our own eyes only, never through printf. Length of the number's field, 0: none here.
+ */
 static size_t number_field(const char *s) {
     if (*s != '%') return 0;
     size_t n = 1;
@@ -267,12 +284,14 @@ char *cli_help(void) {
     for (size_t i = 0; i < rung_sampler_count(); i++) fprintf(f, " %s", rung_sampler_get(i)->name);
     fputs("\nSchedules:", f);
     for (size_t i = 0; rung_schedule_name(i); i++) fprintf(f, " %s", rung_schedule_name(i));
-    fputs("\n\n(word:1.2) and [word] weigh words for CLIP models, \\( is a parenthesis.\n"
-          "batch: -o may hold {line}, {index}, {seed}, {prompt} (batch/{line}-{seed}.png); options given are the lines'\n"
-          "defaults; a line is a prompt, or --prompt \"...\" --negative_prompt \"...\" --seed 7 --steps 20 --cfg_scale 5\n"
-          "--width 128 --height 128 --sampler_name \"Euler a\" --batch_size 2, or a JSON object with these keys.\n"
-          "Exit status: 0 done, 1 could not do it, 2 wrong usage, 130 interrupted.\n",
-          f);
+    fputs(
+        "\n\n(word:1.2) and [word] weigh words for CLIP models, \\( is a parenthesis.\n"
+        "batch: -o may hold {line}, {index}, {seed}, {prompt} (batch/{line}-{seed}.png); options given are the lines'\n"
+        "defaults; a line is a prompt, or --prompt \"...\" --negative_prompt \"...\" --seed 7 --steps 20 --cfg_scale "
+        "5\n"
+        "--width 128 --height 128 --sampler_name \"Euler a\" --batch_size 2, or a JSON object with these keys.\n"
+        "Exit status: 0 done, 1 could not do it, 2 wrong usage, 130 interrupted.\n",
+        f);
     if (fclose(f) == 0) return text;
     free(text);
     return NULL;

@@ -138,8 +138,10 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
     for (size_t i = 0; !st && i < j->nets; i++) {
         const rung_embeds *p = &j->prompts[i];
         memcpy(ctx + i * n * d, p->data, p->n * d * sizeof(float));
-        if (p->mask) memcpy(mask + i * n, p->mask, p->n);
-        else memset(mask + i * n, 1, p->n);
+        if (p->mask)
+            memcpy(mask + i * n, p->mask, p->n);
+        else
+            memset(mask + i * n, 1, p->n);
     }
     const rung_denoiser_cond c = {.batch = j->nets,
                                   .h = j->h,
@@ -176,8 +178,10 @@ static void start_noise(struct job *j) {
         const rung_request *r = &j->requests[i];
         float *x = j->latents + i * j->n;
         rung_rng_seed(&j->rng[i], j->first->rng, r->seed);
-        if (r->noise) memcpy(x, r->noise, j->n * sizeof *x);
-        else rung_rng_normal(&j->rng[i], x, j->n);
+        if (r->noise)
+            memcpy(x, r->noise, j->n * sizeof *x);
+        else
+            rung_rng_normal(&j->rng[i], x, j->n);
         for (size_t k = 0; k < j->n; k++) x[k] *= sigma;
     }
 }
@@ -218,7 +222,8 @@ static rung_status sample(struct job *j, rung_err *err) {
 /* Takes the picture's latents and embeddings along, for those who compare engines. */
 static rung_status decode(struct job *j, size_t picture, rung_image *out, rung_err *err) {
     const rung_engine_info *info = &j->e->info;
-    const size_t height = j->h * info->factor, width = j->w * info->factor, samples = height * width * info->image_channels;
+    const size_t height = j->h * info->factor, width = j->w * info->factor,
+                 samples = height * width * info->image_channels;
     rung_embeds *cond = &j->prompts[j->nets - j->count + picture];
     float *image = malloc(samples * sizeof *image);
     out->latents = malloc(j->n * sizeof *out->latents);

@@ -68,12 +68,21 @@ static rung_status set_number(struct line *l, const struct key *k, const char *s
         return rung_fail(err, RUNG_EARG, "%s is '%s', wanted a %snumber from %g to %g", k->name, s,
                          k->kind == REAL ? "" : "whole ", k->lo, k->hi);
     switch (k->kind) {
-    case REAL: *(float *)field = (float)v; break;
-    case INTEGER: *(int *)field = (int)v; break;
-    case SIZE: *(size_t *)field = (size_t)v; break;
-    case SEED: *(uint64_t *)field = strtoull(s, NULL, 10); break; /* all 64 bits, where v has 53 */
+    case REAL:
+        *(float *)field = (float)v;
+        break;
+    case INTEGER:
+        *(int *)field = (int)v;
+        break;
+    case SIZE:
+        *(size_t *)field = (size_t)v;
+        break;
+    case SEED:
+        *(uint64_t *)field = strtoull(s, NULL, 10);
+        break; /* all 64 bits, where v has 53 */
     case WORDS:
-    case NAME: break;
+    case NAME:
+        break;
     }
     if (k->at == offsetof(struct line, request.eta)) l->request.eta_set = true;
     /* 0 would ask for the model's default; a line that says 0 means: no guidance */
@@ -98,9 +107,12 @@ static rung_status next_word(char **s, char **word, rung_err *err) {
     if (!*r) return RUNG_OK;
     *word = w = r;
     for (char quote = 0; *r && (quote || !isspace((unsigned char)*r)); r++) {
-        if (quote ? *r == quote : (*r == '"' || *r == '\'')) quote = quote ? 0 : *r;
-        else if (*r == '\\' && quote != '\'' && r[1] && (!quote || r[1] == '"' || r[1] == '\\')) *w++ = *++r;
-        else *w++ = *r;
+        if (quote ? *r == quote : (*r == '"' || *r == '\''))
+            quote = quote ? 0 : *r;
+        else if (*r == '\\' && quote != '\'' && r[1] && (!quote || r[1] == '"' || r[1] == '\\'))
+            *w++ = *++r;
+        else
+            *w++ = *r;
         if (quote && !r[1]) return rung_fail(err, RUNG_EARG, "a quote (%c) is not closed", quote);
     }
     *s = *r ? r + 1 : r;
@@ -122,8 +134,10 @@ static rung_status read_options(struct line *l, char *s, rung_err *err) {
     RUNG_TRY(next_word(&s, &word, err));
     while (word) {
         if (!is_key(word))
-            return rung_fail(err, RUNG_EARG, "'%.40s' stands before a --key; a prompt that contains -- goes in quotes: "
-                                             "--prompt \"a sign -- red\"", word);
+            return rung_fail(err, RUNG_EARG,
+                             "'%.40s' stands before a --key; a prompt that contains -- goes in quotes: "
+                             "--prompt \"a sign -- red\"",
+                             word);
         const struct key *k = find_key(word + 2);
         if (!k) return unknown_key(word + 2, err);
         char *value;
@@ -149,8 +163,10 @@ static rung_status read_object(struct line *l, const char *text, char *room, run
         const struct key *k = find_key(v->string);
         char *printed = cJSON_IsNumber(v) ? cJSON_PrintUnformatted(v) : NULL;
         const char *s = printed ? printed : cJSON_GetStringValue(v);
-        if (!k) st = unknown_key(v->string, err);
-        else if (!s) st = rung_fail(err, RUNG_EARG, "%s is neither a string nor a number", k->name);
+        if (!k)
+            st = unknown_key(v->string, err);
+        else if (!s)
+            st = rung_fail(err, RUNG_EARG, "%s is neither a string nor a number", k->name);
         if (!st) {
             strcpy(room, s);
             st = set_value(l, k, room, err);
@@ -175,9 +191,12 @@ static rung_status read_line(struct line *l, const char *raw, rung_err *err) {
     l->text = malloc(n + 1 + KEYS * 32); /* JSON numbers are printed anew, a short 1e300 becomes longer */
     if (!l->text) return rung_fail(err, RUNG_ENOMEM, "prompt file: out of memory");
     memcpy(l->text, raw, n + 1);
-    if (raw[0] == '{') RUNG_TRY(read_object(l, raw, l->text, err));
-    else if (strstr(raw, "--")) RUNG_TRY(read_options(l, l->text, err));
-    else l->request.prompt = l->text;
+    if (raw[0] == '{')
+        RUNG_TRY(read_object(l, raw, l->text, err));
+    else if (strstr(raw, "--"))
+        RUNG_TRY(read_options(l, l->text, err));
+    else
+        l->request.prompt = l->text;
     return check_line(l, raw, err);
 }
 
@@ -225,9 +244,12 @@ rung_status prompt_file_parse(prompt_file *out, const char *text, const rung_req
             rung_err fault = {0};
             struct line l = {.request = *defaults, .pictures = {1, 1}};
             st = read_line(&l, raw, &fault);
-            if (!st) st = keep_line(out, &l, number, err);
-            else if (st == RUNG_ENOMEM) st = rung_fail(err, st, "%s", fault.msg);
-            else st = keep_fault(out, fault.msg, number, err);
+            if (!st)
+                st = keep_line(out, &l, number, err);
+            else if (st == RUNG_ENOMEM)
+                st = rung_fail(err, st, "%s", fault.msg);
+            else
+                st = keep_fault(out, fault.msg, number, err);
             if (st || fault.code) free(l.text);
         }
         free(raw);

@@ -26,8 +26,8 @@ typedef struct {
 
 /**
  * Reads `text` (UTF-8). Lines are trimmed; empty ones and those that start with # are skipped. Without "--" a line is a
- * prompt; with it, it is split as a shell would and read as --key value pairs, where prompt and negative_prompt take all
- * words up to the next --key; a line that starts with { is a JSON object with the same keys. Keys: prompt,
+ * prompt; with it, it is split as a shell would and read as --key value pairs, where prompt and negative_prompt take
+ * all words up to the next --key; a line that starts with { is a JSON object with the same keys. Keys: prompt,
  * negative_prompt, seed, steps, cfg_scale, width, height, sampler_name, scheduler, clip_skip, eta, batch_size, n_iter.
  * A wrong line becomes a fault, the others go on. RUNG_ENOMEM. Source: A1111 scripts/prompts_from_file.py.
  */

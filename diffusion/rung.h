@@ -69,7 +69,7 @@ typedef struct {
     const char *prompt, *negative_prompt; /* UTF-8; NULL: empty */
     size_t width, height;                 /* pixels; 0: the model's */
     int steps;
-    float cfg_scale; /* 1 or less: no guidance, the conditional alone; 0: the model's default */
+    float cfg_scale;        /* 1 or less: no guidance, the conditional alone; 0: the model's default */
     float guidance_rescale; /* phi of Lin et al. 2024, 0 to 1 */
     uint64_t seed;
     rung_rng_kind rng;

@@ -123,7 +123,7 @@ done
 
 # Ctrl-C in the middle: exit 130, no picture
 rm -f ./*.png
-"$rung" -m "$golden/sd1" -W 512 -H 512 --steps 1000 -q -o stopped.png x 2>err.txt &
+"$rung" -m "$golden/sd1" -W 128 -H 128 --sampler ddim --steps 500 -q -o stopped.png x 2>err.txt &
 pid=$!
 sleep 1
 kill -INT $pid 2>/dev/null || kill -TERM $pid

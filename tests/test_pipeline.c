@@ -11,7 +11,9 @@
 
 #define GOLDEN RUNG_TEST_DIR "/golden/pipelines"
 
-static const char *text_of(const cJSON *o, const char *key) { return cJSON_GetStringValue(cJSON_GetObjectItem(o, key)); }
+static const char *text_of(const cJSON *o, const char *key) {
+    return cJSON_GetStringValue(cJSON_GetObjectItem(o, key));
+}
 static double number_of(const cJSON *o, const char *key) {
     const cJSON *v = cJSON_GetObjectItem(o, key);
     return cJSON_IsNumber(v) ? v->valuedouble : 0;
@@ -103,9 +105,10 @@ static void every_case_matches(const cJSON *cases) {
 static void batch_is_independent(const char *model) {
     rung_engine *engine = open_model(model);
     if (!engine) return;
-    const rung_request r[3] = {{.prompt = "red apple", .seed = 1, .width = 32, .height = 32, .steps = 3, .sampler = "euler_a"},
-                               {.prompt = "a cat, the blue house, a cat", .seed = 2, .negative_prompt = "low"},
-                               {.prompt = "", .seed = 9}};
+    const rung_request r[3] = {
+        {.prompt = "red apple", .seed = 1, .width = 32, .height = 32, .steps = 3, .sampler = "euler_a"},
+        {.prompt = "a cat, the blue house, a cat", .seed = 2, .negative_prompt = "low"},
+        {.prompt = "", .seed = 9}};
     rung_image together[3], alone;
     rung_err e = {0};
     if (!CHECK(rung_generate(engine, r, 3, together, &e) == RUNG_OK)) {
@@ -119,7 +122,8 @@ static void batch_is_independent(const char *model) {
         one.negative_prompt = r[i].negative_prompt;
         one.seed = r[i].seed;
         if (CHECK(rung_generate(engine, &one, 1, &alone, &e) == RUNG_OK)) {
-            CHECK(memcmp(alone.latents, together[i].latents, 4 * alone.latent_channels * alone.latent_h * alone.latent_w) == 0);
+            CHECK(memcmp(alone.latents, together[i].latents,
+                         4 * alone.latent_channels * alone.latent_h * alone.latent_w) == 0);
             CHECK(memcmp(alone.pixels, together[i].pixels, alone.width * alone.height * alone.channels) == 0);
         }
         rung_image_free(&alone);
@@ -150,8 +154,15 @@ static void bad_requests_are_refused(void) {
         {{.prompt = "x", .width = 32, .height = 32, .clip_skip = 99}, RUNG_EARG, "99"},
         {{.prompt = "x", .width = 32, .height = 32, .cfg_scale = NAN}, RUNG_EARG, "cfg"},
         {{.prompt = "x", .width = 32, .height = 32, .embeds = {row, 1, 3}}, RUNG_ESHAPE, "[1, 3]"},
-        {{.prompt = "x", .width = 32, .height = 32, .steps = 5, .sampler = "ddim", .progress = stop_at_two, .progress_user = &last},
-         RUNG_ECANCELLED, "step 2 of 5"},
+        {{.prompt = "x",
+          .width = 32,
+          .height = 32,
+          .steps = 5,
+          .sampler = "ddim",
+          .progress = stop_at_two,
+          .progress_user = &last},
+         RUNG_ECANCELLED,
+         "step 2 of 5"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         rung_err e = {0};

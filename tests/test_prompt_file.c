@@ -25,9 +25,10 @@ static void plain_lines(void) {
 }
 
 static void option_lines(void) {
-    prompt_file f = parse("--prompt \"a sign -- red\" --negative_prompt bad low  quality --seed 18446744073709551 --steps 20"
-                          " --cfg_scale 5.5 --width 128 --height 64 --sampler_name \"DPM++ 2M\" --batch_size 2 --n_iter 3\n"
-                          "--seed 7 --prompt it\\'s 'a \"cat\"' here --eta 0 --cfg_scale 0 --sampler_name Automatic\n");
+    prompt_file f =
+        parse("--prompt \"a sign -- red\" --negative_prompt bad low  quality --seed 18446744073709551 --steps 20"
+              " --cfg_scale 5.5 --width 128 --height 64 --sampler_name \"DPM++ 2M\" --batch_size 2 --n_iter 3\n"
+              "--seed 7 --prompt it\\'s 'a \"cat\"' here --eta 0 --cfg_scale 0 --sampler_name Automatic\n");
     if (CHECK(f.count == 2 && f.fault_count == 0)) {
         const rung_request *a = &f.lines[0].request, *b = &f.lines[1].request;
         CHECK(strcmp(a->prompt, "a sign -- red") == 0 && strcmp(a->negative_prompt, "bad low quality") == 0);
@@ -58,10 +59,18 @@ static void wrong_lines_are_told(void) {
     static const struct {
         const char *line, *says;
     } wrong[] = {
-        {"a sign -- red", "quotes"},           {"--prompt", "wants a value"},       {"--prompt --seed 3", "wants a value"},
-        {"--prompt x --tiling true", "tiling"}, {"--prompt \"x", "not closed"},      {"--prompt x --seed -1", "seed"},
-        {"--prompt x --width 0", "width"},     {"--prompt x --steps 1e3", "steps"}, {"--seed 3", "no prompt"},
-        {"--prompt x --cfg_scale nan", "cfg"}, {"caf\xe9", "UTF-8"},                {"--prompt x --batch_size 99999", "batch_size"},
+        {"a sign -- red", "quotes"},
+        {"--prompt", "wants a value"},
+        {"--prompt --seed 3", "wants a value"},
+        {"--prompt x --tiling true", "tiling"},
+        {"--prompt \"x", "not closed"},
+        {"--prompt x --seed -1", "seed"},
+        {"--prompt x --width 0", "width"},
+        {"--prompt x --steps 1e3", "steps"},
+        {"--seed 3", "no prompt"},
+        {"--prompt x --cfg_scale nan", "cfg"},
+        {"caf\xe9", "UTF-8"},
+        {"--prompt x --batch_size 99999", "batch_size"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         prompt_file f = parse(wrong[i].line);
