@@ -61,17 +61,20 @@ def export(out, transformer, vae):
     os.makedirs(out, exist_ok=True)
     version = diffusers.__version__
     dump(f"{out}/model_index.json", {"_class_name": INDEX["_class_name"], "_diffusers_version": version, **INDEX})
-    dump(f"{out}/scheduler/scheduler_config.json", {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": version, **SCHEDULER})
+    dump(f"{out}/scheduler/scheduler_config.json",
+         {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": version, **SCHEDULER})
     total = 0
     for part, folder in (("transformer", transformer), ("vae", vae)):
         dump(f"{out}/{part}/config.json", clean(json.load(open(f"{folder}/config.json"))))
-        total += write_part(part, f"{folder}/diffusion_pytorch_model.safetensors", f"{out}/{part}/diffusion_pytorch_model.safetensors")
+        file = "diffusion_pytorch_model.safetensors"
+        total += write_part(part, f"{folder}/{file}", f"{out}/{part}/{file}")
     bert = minilm_folder()
     dump(f"{out}/text_encoder/config.json", clean(json.load(open(f"{bert}/config.json"))))
     total += write_part("text_encoder", f"{bert}/model.safetensors", f"{out}/text_encoder/model.safetensors")
     dump(f"{out}/tokenizer/tokenizer_config.json",
          {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None,
-          "model_max_length": 512, "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"})
+          "model_max_length": 512, "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]",
+          "mask_token": "[MASK]"})
     shutil.copyfile(f"{bert}/vocab.txt", f"{out}/tokenizer/vocab.txt")
     with open(f"{out}/LICENSES.md", "w") as f:
         f.write(LICENSES)

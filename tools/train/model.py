@@ -77,7 +77,7 @@ def initialise(model):
             torch.nn.init.zeros_(p)
     torch.nn.init.xavier_uniform_(model.pos_embed.proj.weight.view(model.inner_dim, -1))
     for linear in (model.adaln_single.emb.timestep_embedder.linear_1, model.adaln_single.emb.timestep_embedder.linear_2,
-                   model.adaln_single.linear, model.caption_projection.linear_1, model.caption_projection.linear_2):
+                   model.adaln_single.linear):
         torch.nn.init.normal_(linear.weight, std=.02)
     for block in model.transformer_blocks:
         torch.nn.init.zeros_(block.attn2.to_out[0].weight)

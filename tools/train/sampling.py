@@ -26,7 +26,8 @@ def sample(model, text, steps=20, cfg=4., seed=0, scheduler=SCHEDULER):
     solver = DPMSolverMultistepScheduler(**scheduler)
     solver.set_timesteps(steps)
     channels, side = model.config.in_channels, model.config.sample_size
-    x = torch.cat([torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)])
+    noise = lambda s: torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(s))
+    x = torch.cat([noise(seed + i) for i in range(batch)])
     for t in solver.timesteps:
         v = model(torch.cat([x, x]), context, t.expand(2 * batch), encoder_attention_mask=keep, return_dict=False)[0]
         empty_v, cond_v = v.chunk(2)

@@ -3,8 +3,8 @@
 
     text.py [--captions 16] [--threads 1]
 
-Writes CACHE/captions.json ({"texts": [...], "icons": [[text index, ...] a line of index.jsonl]}) and CACHE/text.npz:
-tokens f16 [sum of lengths, 384] (last hidden states), start int64 [texts + 1]. Text 0 is the empty prompt.
+Writes CACHE/captions.json ({"texts": [...], "icons": [[text index, ...] a line of index.jsonl]}), CACHE/tokens.npy,
+f16 [sum of lengths, 384] (last hidden states), and starts.npy, int64 [texts + 1]. Text 0 is the empty prompt.
 A caption without a style word mostly comes from one style, so that a plain prompt has a clear default: fluent-3d.
 """
 import argparse, colorsys, importlib.util, json, random, sys
@@ -78,8 +78,9 @@ def variants(meta, rng, module):
     subject = f"{colour} {name}" if colour and rng.random() < .6 else name
     article = ("an " if subject[0] in "aeiou" else "a ") + subject
     adjective, phrase = rng.choice(adjectives), rng.choice(phrases)
-    return rng.choice([subject, article, f"{subject} icon", f"{article}, {phrase}", f"{subject}, {phrase}", f"{adjective} {subject}",
-                       f"{adjective} icon of {article}", f"a {adjective} {subject}", f"{subject} icon, {phrase}"])
+    return rng.choice([subject, article, f"{subject} icon", f"{article}, {phrase}", f"{subject}, {phrase}",
+                       f"{adjective} {subject}", f"{adjective} icon of {article}", f"a {adjective} {subject}",
+                       f"{subject} icon, {phrase}"])
 
 
 def has_style(text, meta, module):
@@ -129,7 +130,8 @@ def main():
         hidden, mask = encode(tokenizer, model, [texts[k] for k in order[i:i + 256]])
         for k, h, m in zip(order[i:i + 256], hidden.numpy(), mask.numpy()):
             tokens[start[k]:start[k + 1]] = h[m]
-    np.savez(f"{args.cache}/text.npz", tokens=tokens, start=start)
+    np.save(f"{args.cache}/tokens.npy", tokens)
+    np.save(f"{args.cache}/starts.npy", start)
     print(f"{len(texts)} embeddings, {lengths.mean():.1f} tokens on average, at most {lengths.max()}")
 
 

@@ -3,22 +3,35 @@
 
     train_denoiser.py --minutes 80 [--name ladder] [--width 256 --heads 8 --layers 8] [--no-ladder]
 
-Reads CACHE/icons.npy, captions.json, text.npz and the VAE's diffusers directory. Writes CACHE/NAME/: state.pt (resumed
-when there), log.csv (step, seconds, loss, samples/s), sheet-*.png, and transformer/ with the averaged weights every
---save-minutes. Latents of all icons are cached beside the VAE: delete latents.npy when the VAE changes.
+Reads CACHE/icons.npy, captions.json, tokens.npy, starts.npy and the VAE's diffusers directory. Writes CACHE/NAME/:
+state.pt (resumed when there), log.csv (step, seconds, loss, samples/s), and every --sheet-minutes sheet-*.png and
+transformer/ with the averaged weights. Latents of all icons are cached beside the VAE: delete latents.npy when the VAE changes.
 The learning rate follows the clock: warm-up, constant, then linear to zero from --decay-from of --minutes on.
 """
 import argparse, csv, json, os, time
 import numpy as np, torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
+from fp6 import fake_quantise, is_fp6
 from model import LadderTransformer2DModel, initialise
 from muon import Muon
 from prepare import read_index
 from sampling import PROMPTS, decode, sample, sheet
 from text import encode, load_encoder
 
-STYLE_WEIGHT = {"fluent-3d": 1.5, "fluent-color": 1., "noto": 1., "fluent-flat": .8, "twemoji": .8, "blob": .4}
+STYLE_WEIGHT = {"fluent-3d": 1., "twemoji": .25, "noto": .08, "fluent-flat": .08, "fluent-color": .08, "blob": .01}
+RARE = .08
+
+
+def common_names():
+    """Names of common.txt: what people ask for first, drawn most often while the time to train is short."""
+    with open(os.path.dirname(os.path.abspath(__file__)) + "/common.txt") as f:
+        return {name.strip() for line in f for name in line.split(";")}
+
+
+def draw_weight(meta, common):
+    """How often an icon is drawn: the default style and the common concepts most."""
+    return STYLE_WEIGHT[meta["set"]] * (1 if meta["name"].lower() in common else RARE)
 
 
 @torch.no_grad()
@@ -41,9 +54,10 @@ class Batches:
     """Draws icons by weight, one of an icon's captions each, 10% of them empty."""
     def __init__(self, args, z, seed):
         self.z, self.rng = z, np.random.default_rng(seed)
-        captions, text = json.load(open(f"{args.cache}/captions.json")), np.load(f"{args.cache}/text.npz")
-        self.icons, self.tokens, self.start = captions["icons"], text["tokens"], text["start"]
-        weight = np.array([STYLE_WEIGHT[m["set"]] if c else 0 for m, c in zip(read_index(args.icons), self.icons)])
+        self.icons = json.load(open(f"{args.cache}/captions.json"))["icons"]
+        self.tokens, self.start = (np.load(f"{args.cache}/{name}.npy", mmap_mode="r") for name in ("tokens", "starts"))
+        common = common_names()
+        weight = np.array([draw_weight(m, common) if c else 0 for m, c in zip(read_index(args.icons), self.icons)])
         self.p = weight / weight.sum()
 
     def draw(self, count):
@@ -64,7 +78,8 @@ def alphas_bar():
 
 def v_loss(model, z, context, mask, bar):
     """v-prediction; weight 1 up to SNR 5, then falling so that nearly clean latents do not dominate."""
-    t = torch.randint(0, 1000, (len(z),))
+    u = (torch.arange(len(z)) + torch.rand(len(z))) / len(z)                # stratified: less noise in the gradient
+    t = (1000 * u ** .8).long().clamp(max=999)                              # composition is decided at high t: draw it more
     a, s = bar[t].sqrt().view(-1, 1, 1, 1), (1 - bar[t]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(z)
     out = model(a * z + s * noise, context, t, encoder_attention_mask=mask, return_dict=False)[0]
@@ -78,7 +93,7 @@ def optimisers(model, args):
     hidden = [p for n, p in model.named_parameters() if n.startswith("transformer_blocks") and p.ndim == 2 and "table" not in n]
     ids = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in ids]
-    return [Muon(hidden, lr=args.lr, weight_decay=.01), torch.optim.AdamW(rest, lr=args.lr, betas=(.9, .99), weight_decay=0)]
+    return [Muon(hidden, lr=args.lr, weight_decay=.01, steps=4), torch.optim.AdamW(rest, lr=args.lr / 2, betas=(.9, .99), weight_decay=0)]
 
 
 def lr_factor(n, done, decay_from):
@@ -97,23 +112,41 @@ class Average:
             self.weights[k].lerp_(v, 1 - keep)
 
 
+class Rounded:
+    """Inside, the parameters are what FP6 makes of them; the gradients go to the full ones (straight through)."""
+    def __init__(self, params):
+        self.params = params
+
+    def __enter__(self):
+        self.full = [p.data for p in self.params]
+        for p in self.params:
+            p.data = fake_quantise(p.data)
+
+    def __exit__(self, *_):
+        for p, full in zip(self.params, self.full):
+            p.data = full
+
+
 def prompt_embeddings(prompts):
     tokenizer, encoder = load_encoder()
     cond, mask = encode(tokenizer, encoder, prompts)
     return cond, mask, encode(tokenizer, encoder, [""])[0]
 
 
-def save(out, model, average, opts, n, elapsed, vae, text, threads):
-    """Checkpoint, averaged weights in diffusers form, a sheet of samples (with all threads: the other ranks wait)."""
-    own = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def save(out, model, average, opts, n, elapsed):
     torch.save({"model": model.state_dict(), "average": average.weights, "opts": [o.state_dict() for o in opts], "n": n,
                 "elapsed": elapsed}, f"{out}/state.tmp")
     os.replace(f"{out}/state.tmp", f"{out}/state.pt")
+
+
+def publish(out, model, average, n, vae, text, threads):
+    """Averaged weights in diffusers form and a sheet of samples (with all threads: the other ranks wait)."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(threads)
     shadow = LadderTransformer2DModel.from_config(model.config)
     shadow.load_state_dict(average.weights)
     shadow.eval().save_pretrained(f"{out}/transformer")
-    sheet(decode(vae, sample(shadow, text))).save(f"{out}/sheet-{n:06d}.png")
+    sheet(decode(vae, sample(shadow, text, steps=12))).save(f"{out}/sheet-{n:06d}.png")
     torch.set_num_threads(own)
 
 
@@ -139,6 +172,8 @@ def resume(path, model, average, opts):
     average.weights = state["average"]
     for opt, saved in zip(opts, state["opts"]):
         opt.load_state_dict(saved)
+        for group in opt.param_groups:
+            group.update(opt.defaults)                                     # settings are the command line's, not the file's
     return state["n"], state["elapsed"]
 
 
@@ -160,16 +195,19 @@ def train(rank, args):
     torch.manual_seed(seed)
     batches, bar = Batches(args, z, seed), alphas_bar()
     text = prompt_embeddings(PROMPTS) if rank == 0 else None
+    fp6 = [p for name, p in model.named_parameters() if is_fp6("transformer", name, p)]
     run = torch.compile(model, dynamic=False) if args.compile else model
     log = csv.writer(open(f"{out}/log.csv", "a", buffering=1)) if rank == 0 else None
-    start, losses, saved, tick = time.time() - elapsed, [], time.time(), time.time()
+    start, losses = time.time() - elapsed, []
+    saved = drawn = tick = time.time()
     done = elapsed / (60 * args.minutes)
     while done < 1 and not 0 < args.steps <= n:
-        for opt in opts:
+        for opt, lr in zip(opts, (args.lr, args.lr / 2)):
             for g in opt.param_groups:
-                g["lr"] = args.lr * lr_factor(n, done, args.decay_from)
-        loss = v_loss(run, *batches.draw(args.batch // args.ranks), bar)
-        loss.backward()
+                g["lr"] = lr * lr_factor(n, done, args.decay_from)
+        with Rounded(fp6 if done > args.fp6_from else []):
+            loss = v_loss(run, *batches.draw(args.batch // args.ranks), bar)
+            loss.backward()
         done = (time.time() - start) / (60 * args.minutes)
         if args.ranks > 1:
             done = average_gradients(model, done)
@@ -186,8 +224,11 @@ def train(rank, args):
                 log.writerow([n, f"{time.time() - start:.0f}", f"{np.mean(losses):.4f}", f"{rate:.1f}"])
                 losses, tick = [], time.time()
             if time.time() - saved > 60 * args.save_minutes or done >= 1:
-                save(out, model, average, opts, n, time.time() - start, vae, text, args.threads)
+                save(out, model, average, opts, n, time.time() - start)
                 saved = time.time()
+            if time.time() - drawn > 60 * args.sheet_minutes or done >= 1:
+                publish(out, model, average, n, vae, text, args.threads)
+                drawn = time.time()
 
 
 def main():
@@ -202,10 +243,12 @@ def main():
     args.add_argument("--layers", type=int, default=8)
     args.add_argument("--no-ladder", action="store_true")
     args.add_argument("--batch", type=int, default=64)
-    args.add_argument("--lr", type=float, default=2e-3)
+    args.add_argument("--lr", type=float, default=3e-3, help="Muon's; AdamW takes half")
     args.add_argument("--decay-from", type=float, default=.3)
-    args.add_argument("--ema", type=float, default=.998)
-    args.add_argument("--save-minutes", type=float, default=6)
+    args.add_argument("--fp6-from", type=float, default=.85, help="from this share of the time on, train through FP6 rounding")
+    args.add_argument("--ema", type=float, default=.996)
+    args.add_argument("--save-minutes", type=float, default=3, help="between checkpoints")
+    args.add_argument("--sheet-minutes", type=float, default=10, help="between sheets and transformer/")
     args.add_argument("--steps", type=int, default=0, help="stop here already (for measurements)")
     args.add_argument("--compile", action="store_true")
     args.add_argument("--seed", type=int, default=0)

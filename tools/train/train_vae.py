@@ -4,8 +4,9 @@
     train_vae.py --minutes 36 [--init DIR] [--channels 8]          encoder and decoder, from a diffusers directory
     train_vae.py --minutes 15 --decoder-only [--fp6]               latents frozen; --fp6: through the weights as they ship
 
-Reads CACHE/icons.npy and split.npz (prepare.py). Writes CACHE/NAME/: vae.pt (resumed when there), log.csv and the
-diffusers directory. --init may hold a VAE with fewer latent channels: the others start small and random.
+Reads CACHE/icons.npy and split.npz (prepare.py). Writes CACHE/NAME/: vae.pt (resumed when there), log.csv (step,
+seconds, loss, held-out PSNR pooled and mean of icons, samples/s) and the diffusers directory. --init may hold a VAE with
+fewer latent channels: the others start small and random.
 Preload jemalloc (README.md): with glibc's malloc much of the time goes into page faults.
 """
 import argparse, csv, os, time
@@ -133,8 +134,9 @@ def train(vae, args, images, held, out):
         if n % 100 == 0:
             pooled, mean = psnr(vae, held)
             rate = n * args.batch / (time.time() - start)
-            log.writerow([n, f"{time.time() - start:.0f}", f"{loss.item():.4f}", f"{pooled:.2f}", f"{mean:.2f}", f"{rate:.1f}"])
-            torch.save({"vae": vae.state_dict(), "opt": opt.state_dict(), "elapsed": time.time() - start, "n": n}, f"{out}/vae.pt")
+            now = time.time() - start
+            log.writerow([n, f"{now:.0f}", f"{loss.item():.4f}", f"{pooled:.2f}", f"{mean:.2f}", f"{rate:.1f}"])
+            torch.save({"vae": vae.state_dict(), "opt": opt.state_dict(), "elapsed": now, "n": n}, f"{out}/vae.pt")
     if args.fp6:
         for module in vae.modules():
             if parametrize.is_parametrized(module):
