@@ -116,6 +116,14 @@ static void special_tokens_of_configs(void) {
         long_words(t);
     }
     tokenizer_close(&t);
+    /* where two tokens match, the longer one is meant, whichever comes first */
+    const file_texts nested = {.merges = MERGES, .config = "{\"additional_special_tokens\":[\"<a>b\",\"<a>\"]}"};
+    rung_ids ids = {0};
+    if (CHECK(open_texts(&t, TOKENIZER_CLIP, &nested, &err) == RUNG_OK) &&
+        CHECK(tokenizer_encode(t, "<a>b<a>", 7, &ids, &err) == RUNG_OK))
+        CHECK(ids.n == 2 && ids.id[0] == 516 && ids.id[1] == 517);
+    ids_free(&ids);
+    tokenizer_close(&t);
 }
 
 int main(void) {

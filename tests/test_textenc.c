@@ -1,9 +1,11 @@
 /* tests/test_textenc.c - embeddings of tiny encoders against transformers: every golden case of
  * tests/golden/textenc/cases.json, and what must be refused. Made by tools/goldens/textenc.py. */
+#define _POSIX_C_SOURCE 200809L /* mkdir */
 #include "textenc/textenc.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "assets/npy.h"
 #include "kernels/base/cpu.h"
@@ -142,6 +144,62 @@ done:
     rung_model_close(&mb);
 }
 
+#define BAD "test_textenc.work"
+
+static void write_text(const char *path, const char *content) {
+    FILE *f = fopen(path, "w");
+    if (!CHECK(f)) return;
+    fputs(content, f);
+    CHECK(fclose(f) == 0);
+}
+
+/* A model without weights: what is wrong with it must be found, and named, before they are looked for. */
+static void model_refused(const char *classes, const char *config, const char *word) {
+    char index[300];
+    rung_err err = {0};
+    rung_model *m = NULL;
+    rung_textenc *t = NULL;
+    snprintf(index, sizeof index, "{\"_class_name\":\"StableDiffusionPipeline\",%s}", classes);
+    write_text(BAD "/model_index.json", index);
+    write_text(BAD "/text_encoder/config.json", config);
+    const rung_status st = open_model(BAD, &m, &t, &err);
+    if (!CHECK(st == RUNG_EFORMAT && !t && strstr(err.msg, word)))
+        fprintf(stderr, "  %s: status %d '%s', wanted '%s'\n", config, (int)st, err.msg, word);
+    rung_textenc_close(&t);
+    rung_model_close(&m);
+}
+
+static void bad_models(void) {
+    static const char clip[] = "\"text_encoder\":[\"transformers\",\"CLIPTextModel\"],"
+                               "\"tokenizer\":[\"transformers\",\"CLIPTokenizer\"]";
+    static const char bert[] = "\"text_encoder\":[\"transformers\",\"BertModel\"],"
+                               "\"tokenizer\":[\"transformers\",\"BertTokenizer\"]";
+    mkdir(BAD, 0777);
+    mkdir(BAD "/text_encoder", 0777);
+    mkdir(BAD "/tokenizer", 0777);
+    write_text(BAD "/tokenizer/merges.txt", "a b\n");
+    write_text(BAD "/tokenizer/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");
+    model_refused("\"text_encoder\":[\"transformers\",\"T5EncoderModel\"]", "{}", "T5EncoderModel");
+    model_refused("\"text_encoder\":[null,null]", "{}", "no text encoder");
+    model_refused("\"text_encoder\":[\"transformers\",\"CLIPTextModel\"]", "{}", "no tokenizer");
+    model_refused("\"text_encoder\":[\"transformers\",\"CLIPTextModel\"],"
+                  "\"tokenizer\":[\"transformers\",\"T5Tokenizer\"]",
+                  "{}", "T5Tokenizer");
+    model_refused(clip, "{\"hidden_act\":\"mish\"}", "'mish'");
+    model_refused(clip, "{\"num_attention_heads\":7}", "7 heads");
+    model_refused(clip, "{\"num_attention_heads\":0}", "num_attention_heads");
+    model_refused(clip, "{\"hidden_size\":-8}", "hidden_size");
+    model_refused(clip, "{\"hidden_size\":2147483648}", "hidden_size");
+    model_refused(clip, "{\"num_hidden_layers\":\"3\"}", "num_hidden_layers");
+    model_refused(clip, "{\"max_position_embeddings\":1}", "max_position_embeddings");
+    model_refused(clip, "{\"layer_norm_eps\":-1}", "layer_norm_eps");
+    model_refused(clip, "{\"use_attention_mask\":true}", "use_attention_mask");
+    model_refused(clip, "{}", "text_encoder"); /* all right but for the weights */
+    model_refused(bert, "{\"position_embedding_type\":\"relative_key\"}", "relative_key");
+    model_refused(bert, "{\"is_decoder\":true}", "is_decoder");
+    model_refused(bert, "{\"type_vocab_size\":0}", "type_vocab_size");
+}
+
 int main(void) {
     rung_err err = {0};
     rung_pool *pool = NULL;
@@ -150,6 +208,7 @@ int main(void) {
         static const char *const models[] = {"clip_a", "clip_b", "clip_c", "bert_a", "bert_b"};
         for (size_t i = 0; i < sizeof models / sizeof *models; i++) golden(models[i]);
         refusals();
+        bad_models();
     }
     rung_backend_close(&backend);
     rung_pool_close(&pool);

@@ -167,7 +167,9 @@ static rung_status finish(struct parser *p) {
     for (size_t i = 0; i < p->round.n; i++) multiply_from(o, p->round.piece[i], ROUND);
     for (size_t i = 0; i < p->square.n; i++) multiply_from(o, p->square.piece[i], SQUARE);
     if (o->pieces == 0) RUNG_TRY(add_piece(p, NULL, 0, 1));
+    text_push(&o->text, 0); /* so that even an empty text has an address for pieces to be sums of */
     RUNG_TRY(text_check(&o->text, p->err));
+    o->text.n--;
     merge_equal(o);
     for (size_t i = 0; i < o->pieces; i++) {
         prompt_piece *piece = &o->piece[i];

@@ -70,7 +70,7 @@ static int32_t next_id(const special_tokens *s, const rung_vocab *vocab) {
     return highest >= (int32_t)vocab->n ? highest + 1 : (int32_t)vocab->n;
 }
 
-/* Adds a token, or gives one that is there already these flags: the last mention counts. */
+/* Adds a token, or gives one that is there already these flags: the last mention counts, but for those in a list. */
 static rung_status add(special_tokens *s, const struct description *d, const special_source *src,
                        const rung_vocab *vocab, const char *what, int32_t *id, rung_err *err) {
     if (!d->content || !d->content[0] || strlen(d->content) > MAX_CONTENT)
@@ -94,15 +94,16 @@ static rung_status add(special_tokens *s, const struct description *d, const spe
     }
     size_t i = 0;
     while (i < s->n && !same_text(&s->t[i].content, &t.content)) i++;
-    if (i == s->n) {
+    if (i < s->n) {
+        t.id = s->t[i].id;
+        special_token *old = i < s->listed ? &t : &s->t[i];
+        text_free(&old->content);
+    } else {
         t.id = vocab_find(vocab, d->content, strlen(d->content));
         if (t.id < 0) t.id = next_id(s, vocab);
         s->n++;
-    } else {
-        t.id = s->t[i].id;
-        text_free(&s->t[i].content);
     }
-    s->t[i] = t;
+    if (i >= s->listed) s->t[i] = t;
     *id = t.id;
     return RUNG_OK;
 }
@@ -168,24 +169,11 @@ done:
     return st;
 }
 
-static rung_status add_named(special_tokens *s, const special_source *src, const rung_vocab *vocab, size_t listed,
-                             rung_err *err) {
+static rung_status add_named(special_tokens *s, const special_source *src, const rung_vocab *vocab, rung_err *err) {
     for (int k = 0; k < SPECIAL_NAMES; k++) {
-        struct description d = describe_named(src, (special_name)k);
+        const struct description d = describe_named(src, (special_name)k);
         s->named[k] = -1;
         if (!d.content && !get(src->config, NAMES[k])) continue;
-        /* listed tokens keep the flags of their list */
-        for (size_t i = 0; d.content && i < listed; i++) {
-            rung_text c = {0};
-            text_decode(&c, d.content, strlen(d.content));
-            if (!c.failed && same_text(&c, &s->t[i].content)) {
-                d.normalized = s->t[i].normalized;
-                d.lstrip = s->t[i].lstrip;
-                d.rstrip = s->t[i].rstrip;
-                d.single_word = s->t[i].single_word;
-            }
-            text_free(&c);
-        }
         RUNG_TRY(add(s, &d, src, vocab, NAMES[k], &s->named[k], err));
     }
     return RUNG_OK;
@@ -230,7 +218,8 @@ rung_status special_tokens_open(special_tokens *out, const special_source *s, co
     *out = (special_tokens){0};
     rung_status st;
     RUNG_TRY_GOTO(st, done, add_listed(out, s, vocab, err));
-    RUNG_TRY_GOTO(st, done, add_named(out, s, vocab, out->n, err));
+    out->listed = out->n;
+    RUNG_TRY_GOTO(st, done, add_named(out, s, vocab, err));
     RUNG_TRY_GOTO(st, done, add_other_named(out, s, vocab, err));
     RUNG_TRY_GOTO(st, done, add_extra(out, s, vocab, err));
 done:

@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     special_token *t;
     size_t n, cap;
+    size_t listed;                /* the first ones come from a list with ids, whose flags hold */
     int32_t named[SPECIAL_NAMES]; /* id; -1: the tokenizer has none */
 } special_tokens;
 

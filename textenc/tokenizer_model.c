@@ -1,16 +1,20 @@
 /* textenc/tokenizer_model.c - a tokenizer from the files of a model's "tokenizer" folder. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "textenc/tokenizer.h"
 
+enum { WHERE = 512 }; /* a path in a message, cut when longer */
+
 static rung_status read_json(rung_model *m, const char *file, cJSON **out, rung_err *err) {
-    char *text;
+    char *text, where[WHERE];
     size_t bytes;
     *out = NULL;
     RUNG_TRY(rung_model_text(m, "tokenizer", file, &text, &bytes, err));
     if (!text) return RUNG_OK;
-    const rung_status st = rung_json_parse(out, text, bytes, file, err);
+    snprintf(where, sizeof where, "%s/tokenizer/%s", rung_model_path(m), file);
+    const rung_status st = rung_json_parse(out, text, bytes, where, err);
     free(text);
     return st;
 }
@@ -30,8 +34,9 @@ rung_status tokenizer_open_model(rung_tokenizer **out, tokenizer_kind kind, rung
     *out = NULL;
     RUNG_TRY(check_class(m, kind, err));
     cJSON *config = NULL, *map = NULL, *added = NULL, *whole = NULL, *vocab = NULL;
-    char *merges = NULL, *lines = NULL;
-    tokenizer_files f = {.where = rung_model_path(m)};
+    char *merges = NULL, *lines = NULL, where[WHERE];
+    tokenizer_files f = {.where = where};
+    snprintf(where, sizeof where, "%s/tokenizer", rung_model_path(m));
     rung_status st;
     RUNG_TRY_GOTO(st, done, read_json(m, "tokenizer_config.json", &config, err));
     RUNG_TRY_GOTO(st, done, read_json(m, "special_tokens_map.json", &map, err));

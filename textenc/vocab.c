@@ -51,7 +51,7 @@ rung_status vocab_add(rung_vocab *v, const char *s, size_t len, int32_t id, rung
     }
     if (v->n == VOCAB_MAX_TOKENS)
         return rung_fail(err, RUNG_EFORMAT, "vocabulary: more than %d tokens", VOCAB_MAX_TOKENS);
-    if (len > v->bytes_cap - v->used) {
+    if (!v->bytes || len > v->bytes_cap - v->used) {
         const size_t cap = size_max(v->bytes_cap * 2, v->used + len + 4096);
         char *p = realloc(v->bytes, cap);
         if (!p) return rung_fail(err, RUNG_ENOMEM, "vocabulary: no memory for %zu bytes of tokens", cap);
