@@ -78,8 +78,7 @@ static void stats_start(struct stats *s, size_t ch) {
     s->pixels = 0;
 }
 
-/* The statistics of one strip, read back out of the affine with weight 1 and bias 0: 1/sqrt(var + eps), -mean * that.
- */
+/* One strip's statistics, read back out of the affine with weight 1 and bias 0: 1/sqrt(var + eps), -mean * that. */
 static void stats_add(decoder_kl *d, vae_run *r, const float *x, size_t pixels, size_t ch) {
     struct stats *s = &d->stats;
     const rung_mark m = arena_mark(r->exec.arena);
@@ -118,8 +117,7 @@ static void stats_finish(decoder_kl *d, vae_run *r, const struct norm *n, vae_af
 
 /* ---- whole pictures ---- */
 
-/* x f32 [h, w, in] -> [h, w, out]: x itself, or in ROOM_SPARE when the width changes. t: the room for what is between.
- */
+/* x f32 [h, w, in] -> [h, w, out]: x itself, or ROOM_SPARE when in != out. t_room takes what is between. */
 static float *run_resnet(decoder_kl *d, vae_run *r, const struct resnet *b, float *x, int t_room, size_t h, size_t w) {
     const rung_mark m = arena_mark(r->exec.arena);
     const vae_rows all = {0, h};
@@ -174,8 +172,7 @@ static void strip_resnet(decoder_kl *d, vae_run *r, const struct resnet *b, floa
     const size_t row = w * b->in;
     const rung_mark m = arena_mark(r->exec.arena);
     float *t = exec_floats(&r->exec, VAE_STRIP_ROWS + 2, row);
-    vae_view old = {exec_floats(&r->exec, VAE_STRIP_ROWS + 4, row), 0, h,
-                    w}; /* input rows, from before y covered them */
+    vae_view old = {exec_floats(&r->exec, VAE_STRIP_ROWS + 4, row), 0, h, w}; /* rows of x before y covers them */
     const vae_affine n1 = whole_affine(d, r, &b->norm1, x, h * w), n2 = new_affine(r, b->out);
 
     stats_start(&d->stats, b->out);
