@@ -9,14 +9,14 @@ static rung_status deis_open(rung_sampler *s, rung_err *err) {
     return lambda_open(s, END_REPEATS_LAST, false, err);
 }
 
-static float log_f32(float x) { return (float)log((double)x); }
-
 /* The antiderivative at t of the Lagrange polynomial that is 1 at b and 0 at c */
-static float line(float t, float b, float c) { return t * (-log_f32(c) + log_f32(t) - 1) / (log_f32(b) - log_f32(c)); }
+static float line(float t, float b, float c) {
+    return t * (-numpy_log_f32(c) + numpy_log_f32(t) - 1) / (numpy_log_f32(b) - numpy_log_f32(c));
+}
 
 /* The same for 1 at b, 0 at c and d */
 static float parabola(float t, float b, float c, float d) {
-    const float lt = log_f32(t), lb = log_f32(b), lc = log_f32(c), ld = log_f32(d);
+    const float lt = numpy_log_f32(t), lb = numpy_log_f32(b), lc = numpy_log_f32(c), ld = numpy_log_f32(d);
     const float above = t * (lc * (ld - lt + 1) - ld * lt + ld + lt * lt - 2 * lt + 2);
     return above / ((lb - lc) * (lb - ld));
 }

@@ -19,6 +19,26 @@ double linspace_f64(double start, double end, size_t n, size_t i) {
     return (double)i * ((end - start) / (double)(n - 1)) + start;
 }
 
+float numpy_log_f32(float x) {
+    /* log(1 + m) = P(m) / Q(m) for 1 + m in 1/sqrt(2)..sqrt(2), in one rounding an operation */
+    static const float p[6] = {0.0f, 1.0f, 2.112677543f, 1.480000634f, 0.3808837741f, 0.02589979118f};
+    static const float q[6] = {1.0f, 2.612677543f, 2.453006072f, 0.9864942959f, 0.1546476375f, 0.005875095403f};
+    int e;
+    float m = 2 * frexpf(x, &e);
+    e--;
+    if (m > 1.41421356f) {
+        m *= 0.5f;
+        e++;
+    }
+    m -= 1;
+    float above = p[5], below = q[5];
+    for (int i = 4; i >= 0; i--) {
+        above = fmaf(above, m, p[i]);
+        below = fmaf(below, m, q[i]);
+    }
+    return fmaf((float)e, 0.693147181f, above / below);
+}
+
 size_t trailing_count(double start, double step) { return (size_t)ceil(-start / -step); }
 
 double trailing_at(double start, double step, size_t i) {
@@ -101,7 +121,7 @@ rung_status train_noise_open(train_noise *t, const sched_config *c, bool patch_z
     for (size_t i = 0; i < n; i++) {
         const float a = t->alphas_cumprod[i];
         t->sigmas[i] = sqrtf((1 - a) / a);
-        t->log_sigmas[i] = logf(t->sigmas[i]);
+        t->log_sigmas[i] = t->sigmas[i] > 0 ? numpy_log_f32(t->sigmas[i]) : -INFINITY;
     }
     return RUNG_OK;
 }
@@ -269,8 +289,10 @@ void timetable_sigma(timetable *out, const timetable_ask *ask, bool lms, bool ro
         }
         out->sigma[out->n] = last_sigma(c, train);
     }
+    const bool by_sigma = c->continuous && c->prediction == PREDICTS_V;
+    if (by_sigma && c->log_linear && !spreads(c)) out->sigma[++out->n] = last_sigma(c, train); /* its extra value */
     for (size_t i = 0; i < out->n; i++) {
-        if (c->continuous && c->prediction == PREDICTS_V) out->t[i] = 0.25f * logf(out->sigma[i]);
+        if (by_sigma) out->t[i] = 0.25f * logf(out->sigma[i]);
         out->t[i] = (float)out->t[i];
     }
 }

@@ -31,6 +31,10 @@ size_t train_steps_above(const train_noise *t, double limit);
 float linspace_f32(float start, float end, size_t n, size_t i);
 double linspace_f64(double start, double end, size_t n, size_t i);
 
+/** numpy.log of an f32 as its AVX2 and AVX-512 loops compute it (within 2 ulp): timesteps are cut to whole numbers, and
+ *  there the last bit decides between 999 and 998. */
+float numpy_log_f32(float x);
+
 /** numpy.arange(start, 0, -start0 / n): how many, and element i. Rounding can make it n + 1. */
 size_t trailing_count(double start, double step);
 double trailing_at(double start, double step, size_t i);
