@@ -10,6 +10,7 @@
 
 #include "assets/clip_merges.h"
 #include "assets/ldm.h"
+#include "assets/lora.h"
 #include "assets/weights_view.h"
 
 enum { PARTS = 6, MAX_TEXT = 64 << 20 };
@@ -57,6 +58,8 @@ struct rung_model {
         cJSON *root;
         char *where;
     } configs[PARTS]; /* read when first asked for */
+    rung_lora **loras;
+    size_t n_loras;
 };
 
 static rung_status no_memory(const rung_model *m, rung_err *err) {
@@ -165,6 +168,8 @@ void rung_model_close(rung_model **mp) {
         cJSON_Delete(m->configs[i].root);
         free(m->configs[i].where);
     }
+    for (size_t i = 0; i < m->n_loras; i++) rung_lora_close(&m->loras[i]);
+    free(m->loras);
     cJSON_Delete(m->index);
     free(m->path);
     free(m);
@@ -324,9 +329,9 @@ static rung_status refuse_weights(const rung_model *m, const char *part, rung_er
                      m->path, part);
 }
 
-rung_status rung_model_weights(rung_model *m, const char *part, rung_weights **out, rung_err *err) {
+/* The part's tensors as the files have them. */
+static rung_status open_weights(rung_model *m, const char *part, rung_weights **out, rung_err *err) {
     size_t at;
-    *out = NULL;
     RUNG_TRY(find_part(m, part, &at, err));
     RUNG_TRY(need_part(m, part, err));
     weights_view view = {
@@ -341,6 +346,28 @@ rung_status rung_model_weights(rung_model *m, const char *part, rung_weights **o
     const rung_status st = weights_open_view(out, path, &view, err);
     free(path);
     return st;
+}
+
+rung_status rung_model_weights(rung_model *m, const char *part, rung_weights **out, rung_err *err) {
+    *out = NULL;
+    rung_status st = open_weights(m, part, out, err);
+    for (size_t i = 0; !st && i < m->n_loras; i++) st = rung_lora_apply(m->loras[i], *out, part, err);
+    if (st) rung_weights_close(out);
+    return st;
+}
+
+rung_status rung_model_add_lora(rung_model *m, const char *path, float weight, rung_err *err) {
+    rung_lora **grown = realloc(m->loras, (m->n_loras + 1) * sizeof *grown);
+    if (!grown) return no_memory(m, err);
+    m->loras = grown;
+    RUNG_TRY(rung_lora_open(&m->loras[m->n_loras], path, weight, err));
+    m->n_loras++;
+    return RUNG_OK;
+}
+
+rung_status rung_model_check_loras(const rung_model *m, rung_err *err) {
+    for (size_t i = 0; i < m->n_loras; i++) RUNG_TRY(rung_lora_check_used(m->loras[i], err));
+    return RUNG_OK;
 }
 
 /* ---- text files ---- */

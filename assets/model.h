@@ -32,6 +32,11 @@ rung_status rung_model_config(rung_model *m, const char *part, rung_config *c, r
  *  they must outlive the networks that are built over them. */
 rung_status rung_model_weights(rung_model *m, const char *part, rung_weights **out, rung_err *err);
 
+/** A LoRA file to be merged into the tensors that rung_model_weights hands out from now on (assets/lora.h). */
+rung_status rung_model_add_lora(rung_model *m, const char *path, float weight, rung_err *err);
+/** Once every part is open: RUNG_EFORMAT names adapted weights that the model does not have. */
+rung_status rung_model_check_loras(const rung_model *m, rung_err *err);
+
 /** Text of a file beside the weights, e.g. ("tokenizer", "vocab.json"); *text = NULL when there is none. The ldm
  *  layout gives tokenizer_config.json and merges.txt, the built-in CLIP vocabulary. Free with free(). */
 rung_status rung_model_text(rung_model *m, const char *part, const char *file, char **text, size_t *bytes,

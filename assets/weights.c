@@ -22,8 +22,8 @@ struct rung_weights {
     char *path;
     rung_safetensors **files;
     size_t n_files;
-    float **scales; /* row scales that are not f32 in the file */
-    size_t n_scales;
+    void **owned; /* row scales that are not f32 in the file, merged tensors */
+    size_t n_owned;
     struct entry *entries; /* sorted by name once open */
     size_t count, cap;
 };
@@ -47,6 +47,22 @@ rung_status weights_add(rung_weights *w, const char *name, const rung_tensor *t,
     char *copy = strdup(name);
     if (!copy) return no_memory(w->path, err);
     w->entries[w->count++] = (struct entry){.name = copy, .tensor = *t};
+    return RUNG_OK;
+}
+
+/* `memory` is freed with w; false without memory for the list. */
+static bool keep(rung_weights *w, void *memory) {
+    void **grown = realloc(w->owned, (w->n_owned + 1) * sizeof *grown);
+    if (!grown) return false;
+    w->owned = grown;
+    w->owned[w->n_owned++] = memory;
+    return true;
+}
+
+rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, void *owned, rung_err *err) {
+    if (!keep(w, owned)) return no_memory(w->path, err);
+    w->entries[i].tensor = *t;
+    w->entries[i].tensor.data = owned;
     return RUNG_OK;
 }
 
@@ -115,12 +131,11 @@ static rung_status fold_scale(rung_weights *w, const char *name, rung_tensor *t,
                          rung_tensor_shape_text(s, shape, sizeof shape), rung_dtype_name(s->dtype), t->shape[0]);
     t->scale = s->data;
     if (s->dtype == RUNG_F16) {
-        float **grown = realloc(w->scales, (w->n_scales + 1) * sizeof *grown);
-        if (!grown) return no_memory(w->path, err);
-        w->scales = grown;
         float *own = malloc(size_max(s->shape[0], 1) * sizeof *own);
-        if (!own) return no_memory(w->path, err);
-        w->scales[w->n_scales++] = own;
+        if (!own || !keep(w, own)) {
+            free(own);
+            return no_memory(w->path, err);
+        }
         RUNG_TRY(rung_tensor_to_f32(s, 0, s->shape[0], own, err));
         t->scale = own;
     }
@@ -245,8 +260,8 @@ void rung_weights_close(rung_weights **wp) {
     if (!w) return;
     for (size_t i = 0; i < w->count; i++) free(w->entries[i].name);
     free(w->entries);
-    for (size_t i = 0; i < w->n_scales; i++) free(w->scales[i]);
-    free(w->scales);
+    for (size_t i = 0; i < w->n_owned; i++) free(w->owned[i]);
+    free(w->owned);
     for (size_t i = 0; i < w->n_files; i++) rung_safetensors_close(&w->files[i]);
     free(w->files);
     free(w->path);

@@ -19,6 +19,9 @@ rung_status weights_open_view(rung_weights **out, const char *path, const weight
 /** For weights_map_fn: `t` is copied, its data borrowed from the file. */
 rung_status weights_add(rung_weights *w, const char *name, const rung_tensor *t, rung_err *err);
 
+/** Tensor `i` becomes `t`, whose data is `owned`, from malloc: freed with w. On error `owned` stays the caller's. */
+rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, void *owned, rung_err *err);
+
 /** Part `i` of `parts` equal cuts along the rows. RUNG_ESHAPE when they are not equal, or not whole bytes. */
 rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung_tensor *t, size_t i, size_t parts,
                              rung_tensor *out, rung_err *err);

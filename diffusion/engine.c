@@ -87,12 +87,15 @@ rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
     RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
     RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
     RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
+    for (size_t i = 0; i < o->n_loras; i++)
+        RUNG_TRY_GOTO(st, done, rung_model_add_lora(e->model, o->loras[i].path, o->loras[i].weight, err));
     if (!o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
         RUNG_TRY_GOTO(st, done, rung_textenc_open(&e->text, e->model, e->be, store, err));
     RUNG_TRY_GOTO(st, done, rung_denoiser_open(&e->denoiser, e->model, e->be, store, err));
     RUNG_TRY_GOTO(st, done, rung_vae_open(&e->vae, e->model, e->be, store, err));
     RUNG_TRY_GOTO(st, done,
                   rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
+    RUNG_TRY_GOTO(st, done, rung_model_check_loras(e->model, err));
     RUNG_TRY_GOTO(st, done, set_defaults(e, err));
     e->name = model_name(o->model);
     if (!e->name) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));

@@ -212,7 +212,12 @@ static rung_request request_of(const cli_options *o) {
 }
 
 static rung_options engine_options(const cli_options *o, const char *model) {
-    return (rung_options){.model = model, .threads = (int)o->threads, .type = o->type, .backend = o->backend};
+    return (rung_options){.model = model,
+                          .threads = (int)o->threads,
+                          .type = o->type,
+                          .backend = o->backend,
+                          .loras = o->loras,
+                          .n_loras = o->n_loras};
 }
 
 static rung_status generate(const cli_options *o, const char *model, struct inputs *in, rung_err *err) {

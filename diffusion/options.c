@@ -10,7 +10,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, REALS, COMMAND } value_kind;
+typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, REALS, LORA, COMMAND } value_kind;
 
 typedef struct {
     const char *name;
@@ -54,6 +54,7 @@ static const option_row rows[] = {
     {"threads", 't', INTEGER, AT(threads), 0, 1, 512, "N", "threads (one for each processor)"},
     {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6", "what the weights are kept as (as stored)"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
+    {"lora", 0, LORA, AT(loras), 0, 0, 0, "FILE:WEIGHT", "merge a LoRA at load; may be given several times"},
     {"vae-tiling", 0, FLAG, AT(vae_tiling), 0, 0, 0, NULL, "decode in tiles at any size, to save memory"},
     {"noise", 0, TEXT, AT(noise), 0, 0, 0, "F.npy", "initial standard normal latents, f32 [1, C, h, w]"},
     {"embeds", 0, TEXT, AT(embeds), 0, 0, 0, "F.npy", "embeddings f32 [1, n, d] in place of the prompt"},
@@ -129,6 +130,24 @@ static rung_status parse_sigmas(cli_options *o, const char *s, rung_err *err) {
     return RUNG_OK;
 }
 
+/* "style.safetensors:0.8"; without a weight, 1. */
+static rung_status parse_lora(cli_options *o, const char *s, rung_err *err) {
+    const char *colon = strrchr(s, ':');
+    char *end = NULL;
+    const float weight = colon ? strtof(colon + 1, &end) : 1;
+    if ((colon && (end == colon + 1 || *end || !isfinite(weight))) || s == colon || !*s)
+        return rung_fail(err, RUNG_EARG, "--lora is '%s', wanted FILE:WEIGHT, like style.safetensors:0.8", s);
+    rung_lora_option *grown = realloc(o->loras, (o->n_loras + 1) * sizeof *grown);
+    char *path = strndup(s, colon ? (size_t)(colon - s) : strlen(s));
+    if (grown) o->loras = grown;
+    if (!grown || !path) {
+        free(path);
+        return rung_fail(err, RUNG_ENOMEM, "--lora: out of memory");
+    }
+    o->loras[o->n_loras++] = (rung_lora_option){path, weight};
+    return RUNG_OK;
+}
+
 static rung_status store_value(cli_options *o, const option_row *r, const char *s, rung_err *err) {
     char *base = (char *)o;
     void *field = base + r->at;
@@ -142,6 +161,8 @@ static rung_status store_value(cli_options *o, const option_row *r, const char *
         return parse_seed(s, field, err);
     case REALS:
         return parse_sigmas(o, s, err);
+    case LORA:
+        return parse_lora(o, s, err);
     case CHOICE:
         RUNG_TRY(parse_choice(r, s, err));
         *(const char **)field = s;
@@ -255,8 +276,10 @@ rung_status cli_parse(cli_options *o, int argc, char **argv, rung_err *err) {
 }
 
 void cli_options_free(cli_options *o) {
+    for (size_t i = 0; i < o->n_loras; i++) free((char *)o->loras[i].path);
+    free(o->loras);
     free(o->sigmas);
-    o->sigmas = NULL;
+    *o = (cli_options){0};
 }
 
 static void help_options(FILE *f) {

@@ -18,6 +18,8 @@ typedef struct {
     const char *sampler, *scheduler, *type, *backend, *rng;
     float *sigmas; /* owned */
     size_t n_sigmas;
+    rung_lora_option *loras; /* owned, paths too */
+    size_t n_loras;
     const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
     bool literal, vae_tiling, resume, verbose, quiet, json;
 } cli_options;

@@ -31,11 +31,19 @@ const char *rung_version(void); /* "0.1.0" */
 
 typedef struct rung_engine rung_engine; /* one model, loaded; opaque */
 
+/* A LoRA file (.safetensors) to merge at load, and how strongly. */
+typedef struct {
+    const char *path;
+    float weight;
+} rung_lora_option;
+
 typedef struct {
     const char *model;    /* directory in diffusers layout, or one .safetensors in the original ldm layout */
     int threads;          /* 0: one for each processor that the process may use */
     const char *type;     /* what weights are kept as: "f32", "bf16", "f16", "fp6"; NULL: as they are stored */
     const char *backend;  /* "cpu" (NULL), "cuda" */
+    const rung_lora_option *loras;
+    size_t n_loras;
     bool no_text_encoder; /* every request brings its embeddings: the text encoder is not loaded */
 } rung_options;
 

@@ -69,13 +69,15 @@ static void picture_matches(const rung_image *got, int i) {
     rung_npy_free(&pixels);
 }
 
-static rung_engine *open_model(const char *name) {
-    char path[512];
+static rung_engine *open_model(const char *name, const char *lora, float weight) {
+    char path[512], lora_path[512];
     rung_engine *engine = NULL;
     rung_err e = {0};
     snprintf(path, sizeof path, "%s/%s", GOLDEN, name);
-    if (!CHECK(rung_open(&engine, &(rung_options){.model = path, .threads = 2}, &e) == RUNG_OK))
-        fprintf(stderr, "  %s\n", e.msg);
+    snprintf(lora_path, sizeof lora_path, "%s/%s", GOLDEN, lora ? lora : "");
+    const rung_options o = {
+        .model = path, .threads = 2, .loras = &(rung_lora_option){lora_path, weight}, .n_loras = lora != NULL};
+    if (!CHECK(rung_open(&engine, &o, &e) == RUNG_OK)) fprintf(stderr, "  %s\n", e.msg);
     return engine;
 }
 
@@ -85,9 +87,11 @@ static void every_case_matches(const cJSON *cases) {
     int i = 0;
     const cJSON *c;
     cJSON_ArrayForEach(c, cases) {
-        if (strcmp(open, text_of(c, "model")) != 0) {
+        const char *lora = text_of(c, "lora");
+        if (lora || strcmp(open, text_of(c, "model")) != 0) {
             rung_close(&engine);
-            engine = open_model(open = text_of(c, "model"));
+            engine = open_model(text_of(c, "model"), lora, (float)number_of(c, "lora_weight"));
+            open = lora ? "" : text_of(c, "model");
         }
         rung_err e = {0};
         rung_image image = {0};
@@ -103,7 +107,7 @@ static void every_case_matches(const cJSON *cases) {
 
 /* Pictures made together are those made alone, bit for bit, also with prompts of different lengths. */
 static void batch_is_independent(const char *model) {
-    rung_engine *engine = open_model(model);
+    rung_engine *engine = open_model(model, NULL, 0);
     if (!engine) return;
     const rung_request r[3] = {
         {.prompt = "red apple", .seed = 1, .width = 32, .height = 32, .steps = 3, .sampler = "euler_a"},
@@ -138,7 +142,7 @@ static int stop_at_two(void *user, int step, int steps) {
 }
 
 static void bad_requests_are_refused(void) {
-    rung_engine *engine = open_model("sd1");
+    rung_engine *engine = open_model("sd1", NULL, 0);
     if (!engine) return;
     const float row[3] = {0};
     int last = 0;
@@ -175,6 +179,18 @@ static void bad_requests_are_refused(void) {
     rung_close(&engine);
 }
 
+static void a_wrong_lora_is_refused(void) {
+    rung_engine *engine = NULL;
+    rung_err e = {0};
+    const rung_options o = {.model = GOLDEN "/icons",
+                            .loras = &(rung_lora_option){GOLDEN "/lora.safetensors", 1},
+                            .n_loras = 1};
+    CHECK(rung_open(&engine, &o, &e) == RUNG_OK); /* nothing in it concerns a transformer */
+    rung_close(&engine);
+    const rung_options no_lora = {.model = GOLDEN "/sd1", .loras = &(rung_lora_option){GOLDEN "/cases.json", 1}, .n_loras = 1};
+    CHECK(rung_open(&engine, &no_lora, &e) == RUNG_EFORMAT && engine == NULL && strstr(e.msg, "cases.json"));
+}
+
 int main(void) {
     rung_err e = {0};
     cJSON *list = NULL;
@@ -184,5 +200,6 @@ int main(void) {
     batch_is_independent("sd1");
     batch_is_independent("icons");
     bad_requests_are_refused();
+    a_wrong_lora_is_refused();
     return check_result();
 }

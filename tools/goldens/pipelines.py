@@ -3,7 +3,7 @@
     python tools/goldens/pipelines.py tests/golden/pipelines
 
 Every norm weight and bias is random, so that a forgotten one is seen. cases.json holds the arguments of each picture;
-latents_<case>.npy are before the VAE and still scaled, pixels_<case>.npy are 0..255 as f32 [h, w, c].
+LoRA needs the package peft. latents_<case>.npy are before the VAE and still scaled, pixels_<case>.npy are 0..255 as f32 [h, w, c].
 """
 import copy, json, os, sys
 
@@ -11,6 +11,7 @@ import diffusers, numpy as np, torch, transformers
 from diffusers import (AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler,
                        EulerDiscreteScheduler, LCMScheduler, PNDMScheduler, StableDiffusionPipeline,
                        UNet2DConditionModel)
+from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "train"))
@@ -95,6 +96,10 @@ def run_sd(pipe, case):
     if case.get("sampler"):
         more = {"use_karras_sigmas": True} if case.get("scheduler") == "karras" else {}
         pipe.scheduler = SAMPLERS[case["sampler"]].from_config(base.config, **more)
+    if case.get("lora"):
+        pipe.load_lora_weights(sys.argv[1], weight_name=case["lora"])
+        pipe.fuse_lora(lora_scale=case["lora_weight"])
+        for p in pipe.unet.parameters(): p.copy_(p.half().float())  # a merged tensor keeps its dtype
     latents, text = {}, dict(prompt=case["prompt"], negative_prompt=case.get("negative"))
     if case.get("clip_skip"): text = {"prompt_embeds": penultimate(pipe, case["prompt"], case["clip_skip"]),
                                       "negative_prompt_embeds": penultimate(pipe, "", case["clip_skip"])}
@@ -151,6 +156,19 @@ def run_icons(parts, case):
     return z.numpy(), (y * 255).round().numpy().astype(np.uint8)
 
 
+def save_lora(unet, path):
+    """A LoRA in kohya's spelling for a few layers of each kind. One rank for all: diffusers 0.42 scales mixed ranks wrongly."""
+    g, tensors, rank, alpha = torch.Generator().manual_seed(50), {}, 2, 1.5
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn1.to_q", "attn2.to_v", "to_out.0", "ff.net.2", "proj_in")):
+            key = "lora_unet_" + name.replace(".", "_")
+            down, up = layer.weight[:rank], layer.weight[:, :rank]  # for the shapes: a 1x1 convolution has 4 dimensions
+            tensors[key + ".lora_down.weight"] = torch.randn(down.shape, generator=g) * 0.3
+            tensors[key + ".lora_up.weight"] = torch.randn(up.shape, generator=g) * 0.3
+            tensors[key + ".alpha"] = torch.tensor(alpha)
+    save_file(tensors, path)
+
+
 def cases():
     base = dict(width=32, height=32, seed=7, steps=6, cfg=5.0)
     yield "sd1", dict(base, prompt=WORDS[0])
@@ -162,6 +180,7 @@ def cases():
     yield "sd1", dict(base, prompt="a very long prompt, " * 60, literal=True)
     yield "sd2", dict(base, prompt=WORDS[0], negative=WORDS[3])
     yield "sd2", dict(base, prompt=WORDS[2], sampler="euler_a", width=40, height=24)
+    yield "sd1", dict(base, prompt=WORDS[0], lora="lora.safetensors", lora_weight=0.7)
     yield "turbo", dict(base, prompt=WORDS[1], steps=1, cfg=1.0)
     yield "icons", dict(base, prompt=WORDS[0], cfg=3.5)
     yield "icons", dict(base, prompt="A blue cat, sharp houses zebra", negative="low quality", cfg=4.0, width=44, height=20)
@@ -177,6 +196,7 @@ def main():
         save_half(pipe, f"{out}/{kind}")
         # as a user's would be: a scheduler made in memory forgets its defaults in from_config, a loaded one does not
         pipe.scheduler = type(pipe.scheduler).from_pretrained(f"{out}/{kind}/scheduler")
+    save_lora(pipes["sd1"].unet, f"{out}/lora.safetensors")
     *icon_parts, scheduler = icons(f"{out}/icons")
     icon_parts.append(type(scheduler).from_pretrained(f"{out}/icons/scheduler"))
     listed = []
