@@ -5,7 +5,15 @@
 
 /* A task computes rows x columns of y: up to TILES_DOWN tiles of rows and MAX_PANELS panels of columns, over all of k
  * in blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. */
-enum { TILES_DOWN = 12, THIN_KC = 4096, THIN_LDA = THIN_KC + 16, WANTED_TASKS = 48, MIN_PANELS = 4, MAX_PANELS = 16 };
+enum {
+    TILES_DOWN = 12,
+    THIN_KC = 4096,
+    THIN_LDA = THIN_KC + 16,
+    FEW_KC = 128,
+    WANTED_TASKS = 48,
+    MIN_PANELS = 4,
+    MAX_PANELS = 16
+};
 
 const gemm_kernels *gemm_kernels_for(unsigned cpu) {
 #ifdef __x86_64__
@@ -122,7 +130,8 @@ static void split(struct job *j) {
     const size_t task_panels = size_div_up(panels, blocks);
     j->cols = task_panels * j->k->nr;
     j->col_blocks = size_div_up(panels, task_panels);
-    const size_t kc = j->thin ? THIN_KC : GEMM_KC, k = j->out.w->k;
+    /* Where the weights' bandwidth rules, what a panel expands to had better stay in L1. */
+    const size_t kc = j->thin ? THIN_KC : j->m <= 2 * mr ? FEW_KC : GEMM_KC, k = j->out.w->k;
     j->kc = size_div_up(size_div_up(k, size_div_up(k, kc)), GEMM_FP6_GROUP) * GEMM_FP6_GROUP;
 }
 
@@ -131,13 +140,14 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
     static const rung_epilogue plain = {0};
     if (!ep) ep = &plain;
     const bool geglu = ep->act == RUNG_ACT_GEGLU;
-    struct job j = {.k = gemm_kernels_for(be->cpu), .src = src, .m = m, .thin = m <= GEMM_THIN, .geglu = geglu};
+    struct job j = {.k = gemm_kernels_for(be->cpu), .src = src, .m = m, .geglu = geglu};
     j.out = (gemm_out){w, ep, y, geglu ? w->n / 2 : w->n};
     if (m == 0 || j.out.y_cols == 0) return;
     if (!j.k) {
         gemm_run_ref(be, &j.out, m, src);
         return;
     }
+    j.thin = m <= j.k->thin_rows;
     split(&j);
     rung_pool_run(be->pool, task, &j, j.row_blocks * j.col_blocks);
 }

@@ -81,13 +81,14 @@ double gemm_act_ref(double v, rung_act act); /* not GEGLU */
 enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_THIN = 4 };
 
 typedef struct {
-    size_t nr, mr; /* a tile is up to mr rows of nr columns */
+    size_t nr, mr;    /* a tile is up to mr rows of nr columns */
+    size_t thin_rows; /* up to so many rows the weights' bandwidth is what counts: see thin */
     /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are GEMM_LDA apart. 1 <= rows <= mr. add: c has sums
      * already. */
     void (*tile)(size_t rows, size_t kn, const float *a, const float *b, float *c, size_t ldc, bool add);
     /** The f16, bf16 or FP6 panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
     void (*expand)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, float *out);
-    /** As tile, from the packed panel. rows <= GEMM_THIN; FP6 reads a up to its group's end. */
+    /** As tile, from the packed panel. rows <= thin_rows; FP6 reads a up to its group's end. */
     void (*thin)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,
                  float *c, size_t ldc, bool add);
     /** Sums acc [rows, cols] (rows ld apart; gate_acc alike, for GEGLU) through the epilogue to y. */

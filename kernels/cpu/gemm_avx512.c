@@ -1,8 +1,10 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vmath.h"
 
-#define BODY_KERNELS gemm_avx512
-#define BODY_MR      14
+#define BODY_KERNELS  gemm_avx512
+#define BODY_MR       14
+#define BODY_THIN     8
+#define BODY_FP6_UNIT 1.0f
 
 VINLINE vf load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
@@ -18,7 +20,8 @@ static const uint16_t e3m2_bf16[32] = {
     0x40c0, 0x40e0, 0x4100, 0x4120, 0x4140, 0x4160, 0x4180, 0x41a0, 0x41c0, 0x41e0,
 };
 
-/* 32 codes, one a byte, columns i and i + 16 side by side: two columns share a 32-bit lane as words. */
+/* 32 codes in the low six bits of bytes, columns i and i + 16 side by side: two columns share a 32-bit lane as words.
+ */
 VINLINE void fp6_codes(__m256i codes, vf out[2]) {
     const __m512i w = _mm512_cvtepu8_epi16(codes);
     const __m512i magnitude = _mm512_permutexvar_epi16(w, _mm512_loadu_si512(e3m2_bf16)); /* bits 0..4 of w count */
@@ -29,15 +32,15 @@ VINLINE void fp6_codes(__m256i codes, vf out[2]) {
 }
 
 VINLINE void fp6_group(const unsigned char *p, vf (*out)[2]) {
-    const __m256i low = _mm256_set1_epi8(63), top = _mm256_set1_epi8((char)0xc0);
+    const __m256i top = _mm256_set1_epi8((char)0xc0);
     const __m256i p0 = _mm256_loadu_si256((const __m256i *)p), p1 = _mm256_loadu_si256((const __m256i *)(p + 32)),
                   p2 = _mm256_loadu_si256((const __m256i *)(p + 64));
     const __m256i last = _mm256_or_si256(_mm256_or_si256(_mm256_srli_epi16(_mm256_and_si256(p0, top), 6),
                                                          _mm256_srli_epi16(_mm256_and_si256(p1, top), 4)),
                                          _mm256_srli_epi16(_mm256_and_si256(p2, top), 2));
-    fp6_codes(_mm256_and_si256(p0, low), out[0]);
-    fp6_codes(_mm256_and_si256(p1, low), out[1]);
-    fp6_codes(_mm256_and_si256(p2, low), out[2]);
+    fp6_codes(p0, out[0]);
+    fp6_codes(p1, out[1]);
+    fp6_codes(p2, out[2]);
     fp6_codes(last, out[3]);
 }
 
