@@ -8,9 +8,6 @@ __asm__(".section .rodata\n"
         "rung_clip_merges_end:\n"
         ".previous\n");
 
-extern const char rung_clip_merges_begin[] __attribute__((visibility("hidden")));
-extern const char rung_clip_merges_end[] __attribute__((visibility("hidden")));
-
 const char *clip_merges(size_t *bytes) {
     *bytes = (size_t)(rung_clip_merges_end - rung_clip_merges_begin);
     return rung_clip_merges_begin;

@@ -60,10 +60,10 @@ rung_status rung_outfile_open(rung_outfile *o, const char *path, rung_err *err) 
     return rung_fail(err, RUNG_EIO, "%s: cannot be written: %s", path, strerror(cause));
 }
 
-/* 0, or the errno of the first step that failed; EIO for a write that failed earlier. */
+/* 0, or the errno of the first step that failed. A write that failed earlier fails again here, with the same errno;
+ * should it not, its reason is lost. */
 static int flush_and_close(FILE *f) {
-    int cause = ferror(f) ? EIO : 0;
-    if (fflush(f) != 0 && !cause) cause = errno;
+    int cause = fflush(f) != 0 ? errno : ferror(f) ? EIO : 0;
     /* pipes and devices know no fsync */
     if (!cause && fsync(fileno(f)) != 0 && errno != EINVAL && errno != ENOTSUP) cause = errno;
     if (fclose(f) != 0 && !cause) cause = errno;

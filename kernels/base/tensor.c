@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/base/size.h"
 #include "kernels/base/fp6.h"
+#include "kernels/base/size.h"
 
 static const struct {
     const char *name;
@@ -66,7 +66,7 @@ uint16_t rung_f32_to_f16(float f) {
     const uint32_t u = to_bits(f), a = u & 0x7fffffff;
     const uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
     if (a > 0x7f800000) return sign | 0x7e00;
-    if (a >= 0x477ff000) return sign | 0x7c00; /* 65520 is the tie between 65504 and 2^16: to even, up */
+    if (a >= 0x47800000) return sign | 0x7c00; /* 2^16; what rounds up to it carries into infinity below */
     if (a < 0x38800000) {                      /* below 2^-14: adding 1/2 leaves steps of 2^-24 in the mantissa */
         return sign | (uint16_t)(to_bits(from_bits(a) + 0.5f) - to_bits(0.5f));
     }

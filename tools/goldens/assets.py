@@ -232,6 +232,9 @@ def numbers(folder):
     x = torch.cat([bits.view(torch.float32), torch.randn(1000, generator=g) * 2. ** torch.randint(-28, 18, (1000,), generator=g),
                    torch.tensor([0., -0., 65504., 65519.9, 65520., -65520., 2.**-24, 2.**-25, 2.**-25 * 1.0001, 2.**-14,
                                  6.0975e-05, float("inf"), -float("inf"), 1e-40])])
+    ties = torch.randint(-2**15, 2**15 - 1, (400,), generator=g).to(torch.int32) * 65536 + 0x8000    # between two bf16
+    half = torch.randint(0x38800000 >> 13, 0x47000000 >> 13, (400,), generator=g).to(torch.int32) * 8192 + 4096    # two f16
+    x = torch.cat([x, ties.view(torch.float32), half.view(torch.float32)])
     x = x[~x.isnan()]
     save_file({"e4m3": codes.view(torch.float8_e4m3fn), "e4m3_f32": codes.view(torch.float8_e4m3fn).float(),
                "e5m2": codes.clone().view(torch.float8_e5m2), "e5m2_f32": codes.view(torch.float8_e5m2).float(),
