@@ -41,6 +41,7 @@ static int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *wor
     if (!x) return 0;
     float *ctx = golden(cases, i, "ctx", cs), *ref = golden(cases, i, "out", os), *t = golden(cases, i, "t", NULL);
     float *mask = golden(cases, i, "mask", NULL), *image = golden(cases, i, "image", NULL);
+    float *pooled = golden(cases, i, "pooled", NULL);
     const size_t n = os[0] * os[1] * os[2] * os[3], rows = cs[0] * cs[1];
     unsigned char *bytes = malloc(rows);
     for (size_t k = 0; mask && k < rows; k++) bytes[k] = mask[k] != 0;
@@ -56,6 +57,7 @@ static int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *wor
                                      .n_ctx = cs[1],
                                      .ctx = ctx,
                                      .mask = mask ? bytes : NULL,
+                                     .pooled = pooled,
                                      .image_h = image ? image[0] : 0,
                                      .image_w = image ? image[1] : 0};
     CHECK(info->in_channels == xs[3] && info->out_channels == os[3] && info->context_dim == cs[2]);
@@ -72,7 +74,7 @@ static int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *wor
         fprintf(stderr, "  case %zu: %s\n", i, err.msg);
     }
     rung_denoiser_end(&run);
-    free(x), free(ctx), free(ref), free(t), free(mask), free(image), free(bytes), free(got), free(other);
+    free(x), free(pooled), free(ctx), free(ref), free(t), free(mask), free(image), free(bytes), free(got), free(other);
     return 1;
 }
 

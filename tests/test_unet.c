@@ -5,7 +5,7 @@
 #include "tests/denoiser_golden.h"
 #include "unet/unet_config.h"
 
-static const char *const networks[] = {"sd1", "sd2", "one_level", "lists", "scale_shift", "no_depth"};
+static const char *const networks[] = {"sd1", "sd2", "one_level", "lists", "scale_shift", "no_depth", "sdxl"};
 
 static const char base[] = "{\"block_out_channels\": [32, 64], \"norm_num_groups\": 8, \"attention_head_dim\": 4,"
                            "\"down_block_types\": [\"CrossAttnDownBlock2D\", \"DownBlock2D\"],"
@@ -89,7 +89,8 @@ static const bad_config bad[] = {
     {"class_embed_type", "\"timestep\"", NULL},
     {"num_class_embeds", "1000", NULL},
     {"class_embeddings_concat", "true", NULL},
-    {"addition_embed_type", "\"text_time\"", NULL},
+    {"addition_embed_type", "\"text\"", NULL},
+    {"addition_embed_type", "\"text_time\"", "addition_time_embed_dim"},
     {"dual_cross_attention", "true", NULL},
     {"attention_type", "\"gated\"", NULL},
     {"sample_size", "0", NULL},
@@ -116,6 +117,11 @@ static void test_configs(void) {
     cJSON_Delete(root);
     root = parse_config("{\"_note\": 1, \"newer\": null, \"newest\": false, \"mid_block_type\": null}", &c, &err);
     CHECK(unet_config_read(&u, &c) == RUNG_OK && u.mid == UNET_MID_NONE);
+    cJSON_Delete(root);
+    root = parse_config("{\"addition_embed_type\": \"text_time\", \"addition_time_embed_dim\": 256,"
+                        "\"projection_class_embeddings_input_dim\": 1536}",
+                        &c, &err);
+    CHECK(unet_config_read(&u, &c) == RUNG_EFORMAT && strstr(err.msg, "projection_class_embeddings_input_dim"));
     cJSON_Delete(root);
     _Static_assert(sizeof(unet_config) <= 4096, "check_bad_configs holds one");
     check_bad_configs(base, bad, sizeof bad / sizeof *bad, read_unet);
@@ -215,6 +221,19 @@ static void test_sizes(rung_backend *be) {
         huge.batch = 1 << 15;
         rung_err e = {0};
         CHECK(rung_denoiser_begin(d, &run, &huge, &e) == RUNG_ENOMEM && !run);
+    }
+    rung_denoiser_close(&d);
+    rung_model_close(&m);
+
+    CHECK(rung_model_open(&m, GOLDEN "sdxl", &err) == RUNG_OK);
+    if (CHECK(rung_denoiser_open(&d, m, be, RUNG_STORE_F32, &err) == RUNG_OK)) {
+        rung_denoiser_cond c = {.batch = 1, .h = 8, .w = 8, .n_ctx = 1, .ctx = ctx, .image_h = 64, .image_w = 64};
+        CHECK(rung_denoiser_describe(d)->pooled_dim == 10);
+        CHECK(rung_denoiser_begin(d, &run, &c, &err) == RUNG_EARG && !run && strstr(err.msg, "pooled"));
+        c.pooled = ctx;
+        c.image_w = 0;
+        err = (rung_err){0};
+        CHECK(rung_denoiser_begin(d, &run, &c, &err) == RUNG_EARG && !run && strstr(err.msg, "size"));
     }
     rung_denoiser_close(&d);
     rung_model_close(&m);

@@ -89,6 +89,11 @@ void rung_denoiser_close(rung_denoiser **d) {
 
 const rung_denoiser_info *rung_denoiser_describe(const rung_denoiser *d) { return &d->info; }
 
+rung_status network_check_picture(const rung_denoiser_cond *c, rung_err *err) {
+    if (c->image_h > 0 && c->image_w > 0 && c->image_h < 1e7f && c->image_w < 1e7f) return RUNG_OK;
+    return rung_fail(err, RUNG_EARG, "this network reads the picture's size: %gx%g is none", c->image_w, c->image_h);
+}
+
 static rung_status check_cond(const rung_denoiser *d, const rung_denoiser_cond *c, rung_err *err) {
     if (c->h == 0 || c->w == 0 || c->h > SIDE_MAX || c->w > SIDE_MAX)
         return rung_fail(err, RUNG_ESHAPE, "latents of %zux%zu: sides must be 1 to %d", c->h, c->w, SIDE_MAX);

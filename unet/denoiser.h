@@ -11,6 +11,7 @@ typedef struct {
     size_t in_channels, out_channels; /* of a step's x and out; a learned variance is cut off and not counted */
     size_t sample_size;               /* the latent side it was trained at; 0 unknown */
     size_t context_dim;               /* width of the embeddings that it wants */
+    size_t pooled_dim;                /* width of the pooled embeddings that it wants as well (SDXL); 0: none */
     size_t size_multiple;             /* h and w must be multiples of this: patch size; 1 for a U-Net */
 } rung_denoiser_info;
 
@@ -26,11 +27,13 @@ typedef struct {
     size_t n_ctx;              /* rows of embeddings for each picture */
     const float *ctx;          /* f32 [batch, n_ctx, context_dim] */
     const unsigned char *mask; /* [batch, n_ctx], 1 real, 0 padding: -10000 on its scores; NULL: all real */
-    float image_h, image_w;    /* pixels: PixArt's resolution and aspect-ratio conditions; else not read */
+    const float *pooled;       /* f32 [batch, pooled_dim]; NULL where pooled_dim is 0 */
+    float image_h, image_w;    /* pixels: a condition of PixArt (sometimes) and of SDXL (no crop); else not read */
 } rung_denoiser_cond;
 
 /** Everything that is constant over the steps, once: cross-attention K/V, position embeddings, the arena.
- *  RUNG_ESHAPE (what was found and wanted), RUNG_EARG (a picture size that PixArt cannot read), RUNG_ENOMEM. */
+ *  RUNG_ESHAPE (what was found and wanted), RUNG_EARG (pooled embeddings or a picture's size are missing),
+ *  RUNG_ENOMEM. */
 rung_status rung_denoiser_begin(rung_denoiser *d, rung_denoiser_run **out, const rung_denoiser_cond *c, rung_err *err);
 void rung_denoiser_end(rung_denoiser_run **r);
 size_t rung_denoiser_run_bytes(const rung_denoiser_run *r);

@@ -168,9 +168,7 @@ static rung_status dit_prepare(const void *net, const rung_exec *x, network_run 
                                rung_err *err) {
     const dit *d = net;
     if (d->cfg.size_conditions) {
-        if (!(c->image_h > 0 && c->image_w > 0 && c->image_h < 1e7f && c->image_w < 1e7f))
-            return rung_fail(err, RUNG_EARG, "this network reads the picture's size: %gx%g is none", c->image_w,
-                             c->image_h);
+        RUNG_TRY(network_check_picture(c, err));
         prepare_size(d, x, r, c);
     }
     RUNG_TRY(prepare_positions(d, x, r, err));

@@ -12,6 +12,7 @@ typedef struct {
     float *key_bias;  /* [batch, n_ctx], what a padding row gets added to its scores; NULL: no padding */
     float *in_affine; /* U-Net, center_input_sample: [2, batch, in_channels]; NULL: not centred */
     float *positions; /* DiT: [tokens, width] */
+    float *added_emb; /* U-Net, text_time: joins the time embedding [batch, time_dim]; NULL: nothing does */
     float *size_emb;  /* DiT: resolution and aspect ratio [width]; NULL: no such condition */
     float *host_time; /* host: sinusoids of a step's timesteps [batch, time_in] */
 } network_run;
@@ -28,6 +29,9 @@ typedef struct {
     void (*step)(const void *net, const rung_exec *x, const network_run *r, float *out, const float *in,
                  const float *t);
 } network_ops;
+
+/** RUNG_EARG unless the condition holds a picture's size. For networks that read it. */
+rung_status network_check_picture(const rung_denoiser_cond *c, rung_err *err);
 
 extern const network_ops unet2d_network, dit_network;
 #endif

@@ -1,6 +1,7 @@
 /* UNet2DConditionModel: down blocks that leave skips behind, a mid block, up blocks that take them back. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/base/size.h"
 #include "unet/network.h"
@@ -20,7 +21,7 @@ typedef struct {
     stage down[UNET_LEVELS], mid, up[UNET_LEVELS]; /* up by level too: up[i] undoes down[i] */
     const rung_conv *conv_in, *conv_out;
     const float *norm_out_w, *norm_out_b;
-    time_mlp time;
+    time_mlp time, added;         /* added: pooled text and sizes, under text_time */
     const rung_linear *text_proj; /* NULL: the text is read as it comes */
     size_t kv_width;
 } unet2d;
@@ -106,10 +107,13 @@ static rung_status unet_open(void **net, rung_denoiser_info *info, rung_config *
                                  .out_channels = cfg->out_channels,
                                  .sample_size = cfg->sample_size,
                                  .context_dim = cfg->text_dim,
+                                 .pooled_dim = cfg->pooled_dim,
                                  .size_multiple = 1};
     const size_t first = cfg->level[0].channels;
     u->conv_in = load_conv(l, first, cfg->in_channels, cfg->conv_in_kernel, cfg->conv_in_kernel, "conv_in");
     time_mlp_load(&u->time, l, first, cfg->time_dim, "time_embedding");
+    if (cfg->added_dim)
+        time_mlp_load(&u->added, l, cfg->pooled_dim + UNET_SIZE_IDS * cfg->added_dim, cfg->time_dim, "add_embedding");
     if (cfg->text_proj) u->text_proj = load_linear(l, cfg->context_dim, cfg->text_dim, LOAD_BIAS, "encoder_hid_proj");
     for (size_t i = 0; i < cfg->levels; i++) load_down(u, l, i);
     load_mid(u, l);
@@ -158,11 +162,38 @@ static rung_status prepare_centring(const unet2d *u, const rung_exec *x, network
     return RUNG_OK;
 }
 
+/* What SDXL adds to every time embedding: a network over [pooled text, sinusoids of the sizes] of each picture. The
+ * sizes are original height and width, crop 0 and 0, target height and width, as its pipeline has them by default. */
+static rung_status prepare_added(const unet2d *u, const rung_exec *x, network_run *r, const rung_denoiser_cond *c,
+                                 rung_err *err) {
+    const unet_config *cfg = &u->cfg;
+    const float ids[UNET_SIZE_IDS] = {c->image_h, c->image_w, 0, 0, c->image_h, c->image_w};
+    const size_t in = u->added.in, pooled = cfg->pooled_dim;
+    if (!c->pooled) return rung_fail(err, RUNG_EARG, "this network wants pooled embeddings of width %zu", pooled);
+    RUNG_TRY(network_check_picture(c, err));
+    float *host = malloc(c->batch * in * sizeof *host);
+    if (!host) return rung_fail(err, RUNG_ENOMEM, "U-Net: %zux%zu floats", c->batch, in);
+    for (size_t i = 0; i < c->batch; i++) {
+        memcpy(host + i * in, c->pooled + i * pooled, pooled * sizeof *host);
+        timestep_sinusoids(host + i * in + pooled, ids, UNET_SIZE_IDS, cfg->added_dim, cfg->flip_sin_to_cos,
+                           cfg->freq_shift);
+    }
+    r->added_emb = exec_floats(x, c->batch, cfg->time_dim);
+    const rung_mark mark = arena_mark(x->arena);
+    float *all = exec_floats(x, c->batch, in);
+    op_upload(x, all, host, c->batch * in * sizeof *host);
+    time_mlp_run(x, &u->added, r->added_emb, all, c->batch, NULL, 0);
+    arena_rewind(x->arena, mark);
+    free(host);
+    return RUNG_OK;
+}
+
 static rung_status unet_prepare(const void *net, const rung_exec *x, network_run *r, const rung_denoiser_cond *c,
                                 rung_err *err) {
     const unet2d *u = net;
     const size_t rows = c->batch * c->n_ctx;
     if (u->cfg.center_input) RUNG_TRY(prepare_centring(u, x, r, err));
+    if (u->cfg.added_dim) RUNG_TRY(prepare_added(u, x, r, c, err));
     r->kv = exec_floats(x, rows, u->kv_width);
 
     const rung_mark mark = arena_mark(x->arena);
@@ -219,16 +250,22 @@ static void swap_buffers(unet_pass *p) {
 static void time_embedding(unet_pass *p, const float *t) {
     const rung_exec *x = p->s.x;
     const unet_config *cfg = &p->u->cfg;
-    const size_t times = timestep_rows(t, p->s.run->batch), in = p->u->time.in, n = cfg->time_dim;
+    const network_run *r = p->s.run;
+    const size_t distinct = timestep_rows(t, r->batch), in = p->u->time.in, n = cfg->time_dim;
+    const size_t times = cfg->added_dim ? r->batch : distinct; /* what is added differs from picture to picture */
     float *time = exec_floats(x, times, n);
     const rung_mark mark = arena_mark(x->arena);
-    float *sinusoids = exec_floats(x, times, in);
-    if (t) timestep_sinusoids(p->s.run->host_time, t, times, in, cfg->flip_sin_to_cos, cfg->freq_shift);
-    op_upload(x, sinusoids, p->s.run->host_time, times * in * sizeof *time);
-    time_mlp_run(x, &p->u->time, time, sinusoids, times, NULL, 0);
-    if (cfg->time_post_act) op_act(x, time, time, times * n, cfg->time_post_act);
-    if (cfg->time_act) op_act(x, time, time, times * n, cfg->time_act);
-    op_act(x, time, time, times * n, RUNG_ACT_SILU);
+    float *sinusoids = exec_floats(x, distinct, in), *own = exec_floats(x, distinct, n);
+    if (t) timestep_sinusoids(r->host_time, t, distinct, in, cfg->flip_sin_to_cos, cfg->freq_shift);
+    op_upload(x, sinusoids, r->host_time, distinct * in * sizeof *time);
+    time_mlp_run(x, &p->u->time, own, sinusoids, distinct, NULL, 0);
+    if (cfg->time_post_act) op_act(x, own, own, distinct * n, cfg->time_post_act);
+    if (cfg->added_dim) {
+        op_add_rows(x, time, r->added_emb, own, times, distinct, n);
+        own = time;
+    }
+    if (cfg->time_act) op_act(x, own, own, times * n, cfg->time_act);
+    op_act(x, time, own, times * n, RUNG_ACT_SILU);
     arena_rewind(x->arena, mark);
     p->s.time = time;
     p->s.times = times;

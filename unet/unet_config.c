@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "kernels/base/size.h"
 #include "unet/config_keys.h"
 
 enum { WIDTH_MAX = 1 << 16, DEPTH_MAX = 64 };
@@ -11,7 +12,7 @@ enum { WIDTH_MAX = 1 << 16, DEPTH_MAX = 64 };
  * block types that are refused below; the sizes of additions that must be null are read by nothing. */
 static const config_key keys[] = {
     {"act_fn", KEY_READ},
-    {"addition_embed_type", KEY_ONLY_NULL},
+    {"addition_embed_type", KEY_READ},
     {"addition_embed_type_num_heads", KEY_READ},
     {"addition_time_embed_dim", KEY_READ},
     {"attention_head_dim", KEY_READ},
@@ -192,6 +193,24 @@ static void read_text(unet_config *u, rung_config *c) {
         cfg_refuse(c, "\"encoder_hid_dim_type\" is set, \"encoder_hid_dim\" is not");
 }
 
+/* SDXL: pooled text and the picture's sizes join the time embedding. */
+static void read_addition(unet_config *u, rung_config *c) {
+    static const char *const types[] = {"text_time"};
+    if (!cfg_has(c, "addition_embed_type")) return;
+    config_word(c, "addition_embed_type", types, 1, 0);
+    u->added_dim = (size_t)cfg_need_int(c, "addition_time_embed_dim", 1, WIDTH_MAX);
+    const size_t sizes = UNET_SIZE_IDS * u->added_dim;
+    const size_t all = (size_t)cfg_need_int(c, "projection_class_embeddings_input_dim", 1, 8 * WIDTH_MAX);
+    if (!c->status && all <= sizes)
+        cfg_refuse(c,
+                   "\"projection_class_embeddings_input_dim\" is %zu: nothing is left for pooled text beside %d "
+                   "times \"addition_time_embed_dim\" %zu",
+                   all, UNET_SIZE_IDS, u->added_dim);
+    if (!c->status && (double)(u->added_dim / 2) == u->freq_shift && u->added_dim > 1)
+        cfg_refuse(c, "\"freq_shift\" is %g, half of \"addition_time_embed_dim\"", u->freq_shift);
+    u->pooled_dim = all - size_min(all, sizes);
+}
+
 /* The side of a square; a list [h, w] counts only when it is one. */
 static size_t read_sample_size(rung_config *c) {
     long v[2];
@@ -225,6 +244,7 @@ rung_status unet_config_read(unet_config *u, rung_config *c) {
     read_blocks(u, c);
     read_time(u, c);
     read_text(u, c);
+    read_addition(u, c);
     return c->status;
 }
 

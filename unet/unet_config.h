@@ -4,7 +4,7 @@
 #include "assets/json.h"
 #include "kernels/backend.h"
 
-enum { UNET_LEVELS = 16, UNET_LAYERS = 32 };
+enum { UNET_LEVELS = 16, UNET_LAYERS = 32, UNET_SIZE_IDS = 6 };
 
 typedef enum { UNET_MID_NONE, UNET_MID_RES, UNET_MID_CROSS } unet_mid;
 
@@ -33,6 +33,8 @@ typedef struct {
     bool flip_sin_to_cos, scale_shift, center_input;
     double freq_shift;
     rung_act time_post_act, time_act; /* timestep_post_act, time_embedding_act_fn; usually none */
+    size_t added_dim;  /* addition_embed_type text_time: sinusoids of each of six numbers; 0: no such thing */
+    size_t pooled_dim; /* and the pooled text in front of them */
     size_t conv_in_kernel, conv_out_kernel;
     size_t down_padding; /* 0: one row and column at the end only, as diffusers pads then */
 } unet_config;

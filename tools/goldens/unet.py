@@ -5,7 +5,7 @@
 
 One folder a network, in diffusers layout, weights in f16 (the reference runs in f32 from the rounded ones). Beside it
 cases.safetensors: for case i "<i>.x" [b, h, w, c], "<i>.t" [b], "<i>.ctx" [b, n, d], "<i>.mask" [b, n] or none,
-"<i>.image" [height, width] or none, "<i>.out" [b, h, w, c]: NHWC, f32. timestep.safetensors: rows of
+"<i>.image" [height, width] or none, "<i>.pooled" [b, n] or none, "<i>.out" [b, h, w, c]: NHWC, f32. timestep.safetensors: rows of
 get_timestep_embedding, named dim.flip.shift.
 """
 import copy
@@ -55,6 +55,13 @@ UNETS = {
                          resnet_time_scale_shift="scale_shift", time_embedding_act_fn="gelu",
                          timestep_post_act="silu", downsample_padding=2),
                     [(2, 9, 7, 3, 17, False), (2, 7, 5, 3, [17, 800], False)]),
+    # SDXL: pooled text and the picture's sizes join the time embedding
+    "sdxl": (dict(block_out_channels=[8, 16], layers_per_block=1, norm_num_groups=4, attention_head_dim=[2, 4],
+                  cross_attention_dim=12, transformer_layers_per_block=[1, 2], use_linear_projection=True,
+                  down_block_types=[DOWN, CROSS_DOWN], up_block_types=[CROSS_UP, UP],
+                  addition_embed_type="text_time", addition_time_embed_dim=8,
+                  projection_class_embeddings_input_dim=6 * 8 + 10, time_embedding_act_fn="silu"),
+             [(2, 6, 4, 7, 901, False), (3, 5, 5, 7, [901, 20, 3], False)]),
     "no_depth": (dict(block_out_channels=[8, 8], layers_per_block=1, norm_num_groups=2, attention_head_dim=8,
                       cross_attention_dim=8, transformer_layers_per_block=[0, 1], down_block_types=[CROSS_DOWN] * 2,
                       up_block_types=[CROSS_UP, CROSS_UP]), [(1, 4, 4, 2, 500, False)]),
@@ -119,6 +126,11 @@ def run_case(model, case, text_width):
         out["image"] = image
         kwargs["added_cond_kwargs"] = {"resolution": image.repeat(batch, 1),
                                        "aspect_ratio": torch.tensor([[float(image[0] / image[1])]] * batch)}
+    if unet and model.config.addition_embed_type:
+        added = model.config.projection_class_embeddings_input_dim - 6 * model.config.addition_time_embed_dim
+        out["pooled"], out["image"] = torch.randn(batch, added), torch.tensor([h * 8., w * 8.])
+        kwargs["added_cond_kwargs"] = {"text_embeds": out["pooled"], "time_ids": torch.tensor(
+            [[h * 8., w * 8., 0, 0, h * 8., w * 8.]] * batch)}
     with torch.no_grad():
         y = model(x, encoder_hidden_states=ctx, timestep=t, **kwargs).sample
     if not unet and model.config.out_channels == 2 * model.config.in_channels:
@@ -142,15 +154,16 @@ def write(folder, model, part, library, cases, text_width):
 
 def main(root):
     print("torch", torch.__version__, "diffusers", diffusers.__version__)
-    torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     root.mkdir(parents=True, exist_ok=True)
     for name, (config, cases) in UNETS.items():
+        torch.manual_seed(0)  # for each network: adding one leaves the others as they are
         model = UNet2DConditionModel(**config)
         cross = config["cross_attention_dim"]
         width = config.get("encoder_hid_dim") or (cross[0] if isinstance(cross, list) else cross)
         write(root / name, model, "unet", "diffusers", cases, width)
     for name, (cls, config, cases) in TRANSFORMERS.items():
+        torch.manual_seed(0)
         width = config.get("caption_channels") or config["cross_attention_dim"]
         write(root / name, cls(**config), "transformer", "rung" if "ladder" in name else "diffusers", cases, width)
     t = torch.tensor([0, 1, 20.5, 481, 999])
