@@ -133,7 +133,9 @@ done:
     return st;
 }
 
-/* Chunk i of c between start and end token, padded with the tokenizer's own pad token; past the last: an empty one. */
+/* Chunk i of c between start and end token, padded with the tokenizer's own pad token; past the last: an empty one.
+ * An <|endoftext|> that the prompt itself names is a token like any other, as in diffusers; A1111 with SD2 turns all
+ * that follows it into padding. */
 static void frame_chunk(const rung_textenc *t, const prompt_chunks *c, size_t i, int32_t *id, float *weight) {
     const size_t used = i < c->chunks ? c->used[i] : 0;
     for (size_t k = 0; k < t->length; k++) {
