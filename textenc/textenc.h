@@ -14,10 +14,10 @@ typedef struct {
 } rung_embeds;
 
 typedef struct {
-    int clip_skip;  /* 0: the model's own; n, 1 to layers + 1: state n - 1 layers before the last, then the final norm:
-                       1 is the last layer's; CLIP only, 0 and 1 for BERT */
-    bool literal;   /* the prompt as it stands, cut at the encoder's length: no weights, no chunks */
-    size_t min_n;   /* at least so many rows: the longer of prompt and negative prompt decides; 0: none */
+    int clip_skip; /* 0: the model's own; n, 1 to layers + 1: state n - 1 layers before the last, then the final norm:
+                      1 is the last layer's; CLIP only, 0 and 1 for BERT */
+    bool literal;  /* the prompt as it stands, cut at the encoder's length: no weights, no chunks */
+    size_t min_n;  /* at least so many rows: the longer of prompt and negative prompt decides; 0: none */
 } rung_text_options;
 
 /** The model's "text_encoder" and "tokenizer". Weights stay mapped inside. RUNG_EFORMAT, RUNG_ESHAPE, RUNG_ENOMEM. */

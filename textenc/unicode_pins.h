@@ -1,5 +1,5 @@
-/* textenc/unicode_pins.h - characters on which the tokenizers library (and so every model trained with it) differs
- * from some Unicode version between 15 and 17. Ranges, both ends included, sorted. Only unicode.c includes this.
+/* textenc/unicode_pins.h - characters on which the tokenizers library differs from some Unicode
+ * version between 15 and 17. Ranges, both ends included, sorted. Only unicode.c includes this.
  * Made by tools/goldens/textenc_unicode.py with tokenizers 0.23.3; do not edit. */
 #ifndef RUNG_UNICODE_PINS_H
 #define RUNG_UNICODE_PINS_H

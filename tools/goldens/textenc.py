@@ -13,6 +13,7 @@ import pydoc_data.topics
 import random
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,20 @@ def merges_text(merges):
     return "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
 
 
-def train_wordpiece(count, lowercase):
-    tokenizer = BertTokenizer(do_lower_case=lowercase).backend_tokenizer
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=count, special_tokens=special, show_progress=False,
-                                        limit_alphabet=200)
-    tokenizer.train_from_iterator(TRAINING, trainer)
-    return tokenizer.get_vocab()
+def make_wordpiece(count, lowercase):
+    """Characters, then the commonest words and word ends; the library's trainer gives another order in every run."""
+    backend = BertTokenizer(do_lower_case=lowercase).backend_tokenizer
+    words, ends, letters = Counter(), Counter(), Counter()
+    for text in TRAINING:
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)):
+            words[word] += 1
+            letters.update(word)
+            ends.update("##" + word[-n:] for n in (2, 3, 4) if n < len(word))
+    letters = sorted(letters, key=lambda c: (-letters[c], c))[:120]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + letters + ["##" + c for c in letters]
+    pieces = words + ends
+    tokens += [p for p in sorted(pieces, key=lambda p: (-pieces[p], p)) if p not in tokens][:count - len(tokens)]
+    return {t: i for i, t in enumerate(tokens)}
 
 
 # ---- model directories -----------------------------------------------------------------------------------------
@@ -165,7 +173,7 @@ def make_clip_c(merges):
 
 def make_bert_a(count):
     """Uncased, vocab.txt; the pooler is in the file."""
-    vocab = train_wordpiece(count, True)
+    vocab = make_wordpiece(count, True)
     model = randomise(BertModel(BertConfig(vocab_size=len(vocab), hidden_size=32, num_hidden_layers=2,
                                            num_attention_heads=4, intermediate_size=48, max_position_embeddings=64)), 4)
     folder = write_model("bert_a", model, "BertModel", "BertTokenizer")
@@ -178,7 +186,7 @@ def make_bert_a(count):
 
 def make_bert_b(count):
     """Cased, tokenizer.json, tensor names of a model with a head, tanh GELU, 1-type embedding."""
-    vocab = train_wordpiece(count, False)
+    vocab = make_wordpiece(count, False)
     model = randomise(BertModel(BertConfig(vocab_size=len(vocab), hidden_size=18, num_hidden_layers=1,
                                            num_attention_heads=2, intermediate_size=20, max_position_embeddings=40,
                                            hidden_act="gelu_new", type_vocab_size=1, layer_norm_eps=1e-5)), 5)
@@ -191,20 +199,30 @@ def make_bert_b(count):
 # ---- texts -----------------------------------------------------------------------------------------------------
 
 HARD = ["", " ", "\t\n  ", "a", "A photo of a cat", "it's we'LL don't I'd o'clock 'tis rock'n'roll ''s '", "x'S'T'Re",
-        "İSTANBUL ıİiI", "ΑΣΣ ΣΑΣ ς", "ẞß ﬁne ǅ ŉ K Å Ω", "e\u0301 é a\u0323\u0301 a\u0301\u0323", "\u1100\u1161\u11a8각",
+        "İSTANBUL ıİiI", "ΑΣΣ ΣΑΣ ς", "ẞß ﬁne ǅ ŉ K Å Ω", "e\u0301 é a\u0323\u0301 a\u0301\u0323",
+        "\u1100\u1161\u11a8각",
         "日本語 テキスト、東京。", "한국어 글자", "Привет, мир!", "naïve café — “quoted” … «x»", "👩‍🔬🏳️‍🌈🇩🇪👍🏽🎨",
-        "0123 12½ ²³ Ⅷⅳ ٣١ ९१ ①⑳ ㊿ 𝟘 10,000.5", "a\u00a0b\u2003c\u3000d\u1680e\u202ff\u2028g\u0085h", "a\u200bb\u180ec\ufeffd",
-        "<|endoftext|>", "a <|startoftext|> b<|endoftext|>c", "<|ENDOFTEXT|> <|EndOfText|>x", "<|startoftext| <|endoftext|>>",
-        "!!<|endoftext|>!!", "[CLS] a [SEP] [MASK] [mask] [UNK]x[PAD]", "##ing ##", "!", "hello!!!", "horse, horses horse  x",
-        "ihorse horse_ horse-x horse½", "x i̇! y İ!z", "x" * 120, "ab" * 51 + "é", "a" * 300, "-" * 80, "\u0301\u0316\u0345",
-        "\u0345\u0301\u0316a\u0316\u0345\u0301", "𐐀𐐨 𞤀 Ꭰꭰ", "\u1c89\ua7cb\U00010d50\U00016ea0", "\U000105d2\u0307 \U00011935\U00011930",
-        "\U00013460 \U0002ebf0 \U000323b0 \u088f \U000116d0 \U00011de0", "\u1ac1\u0316\u0301 \u0897\u0316", "\x01\x7f\x80\x1c\x1f", "\ue000\uffff\U0010ffff\ufffd",
-        "（全角）ＡＢＣ１２３", "الْعَرَبِيَّةُ", "हिन्दी ไทย ខ្មែរ", "a|b\\c`d^e~f$g+h<i=j>k_l", "(a:1.2) [b] {c}", "semi;colon,comma.dot"]
+        "0123 12½ ²³ Ⅷⅳ ٣١ ९१ ①⑳ ㊿ 𝟘 10,000.5", "a\u00a0b\u2003c\u3000d\u1680e\u202ff\u2028g\u0085h",
+        "a\u200bb\u180ec\ufeffd",
+        "<|endoftext|>", "a <|startoftext|> b<|endoftext|>c", "<|ENDOFTEXT|> <|EndOfText|>x",
+        "<|startoftext| <|endoftext|>>",
+        "!!<|endoftext|>!!", "[CLS] a [SEP] [MASK] [mask] [UNK]x[PAD]", "##ing ##", "!", "hello!!!",
+        "horse, horses horse  x",
+        "ihorse horse_ horse-x horse½", "x i̇! y İ!z", "x" * 120, "ab" * 51 + "é",
+        "a" * 300, "-" * 80, "\u0301\u0316\u0345",
+        "\u0345\u0301\u0316a\u0316\u0345\u0301", "𐐀𐐨 𞤀 Ꭰꭰ", "\u1c89\ua7cb\U00010d50\U00016ea0",
+        "\U000105d2\u0307 \U00011935\U00011930",
+        "\U00013460 \U0002ebf0 \U000323b0 \u088f \U000116d0 \U00011de0", "\u1ac1\u0316\u0301 \u0897\u0316",
+        "\x01\x7f\x80\x1c\x1f", "\ue000\uffff\U0010ffff\ufffd",
+        "（全角）ＡＢＣ１２３", "الْعَرَبِيَّةُ", "हिन्दी ไทย ខ្មែរ", "a|b\\c`d^e~f$g+h<i=j>k_l", "(a:1.2) [b] {c}",
+        "semi;colon,comma.dot"]
 POOLS = [lambda r: r.randint(0x20, 0x7E), lambda r: r.choice([9, 10, 13, 32, 32, 0x85, 0xA0, 0x2003, 0x2028, 0x3000]),
          lambda r: r.randint(0x300, 0x36F), lambda r: r.randint(0xA1, 0x24F), lambda r: r.randint(0x370, 0x5FF),
-         lambda r: r.randint(0x1F300, 0x1FAFF), lambda r: r.randint(0x4E00, 0x9FFF), lambda r: r.randint(0x600, 0x11FF),
+         lambda r: r.randint(0x1F300, 0x1FAFF), lambda r: r.randint(0x4E00, 0x9FFF),
+         lambda r: r.randint(0x600, 0x11FF),
          lambda r: ord(r.choice("''''’sStTrReEvVmMlLdD")), lambda r: ord(r.choice("09²½Ⅷ٣१①𝟘𐄇")),
-         lambda r: r.randint(0x1E00, 0x1FFF), lambda r: r.randint(0x1AB0, 0x1AFF), lambda r: r.randint(0x10000, 0x1FFFF),
+         lambda r: r.randint(0x1E00, 0x1FFF), lambda r: r.randint(0x1AB0, 0x1AFF),
+         lambda r: r.randint(0x10000, 0x1FFFF),
          lambda r: r.randint(1, 0xD7FF), lambda r: r.randint(0xE000, 0x10FFFF)]
 
 

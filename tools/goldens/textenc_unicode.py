@@ -132,9 +132,10 @@ def main():
               ("BERT_MARK", "Mn, BERT's accents", pins(bert_mark, lambda k: k == "Mn")),
               ("BERT_PUNCTUATION", "P or ASCII punctuation, as BERT splits words",
                pins(is_bert_punctuation, lambda k: k[0] == "P")),
-              ("BERT_CONTROL", "Cc, Cf, Cs or Co, what BERT removes", pins(clean, lambda k: k in ("Cc", "Cf", "Cs", "Co")))]
-    parts = [f"""/* textenc/unicode_pins.h - characters on which the tokenizers library (and so every model trained with it) differs
- * from some Unicode version between 15 and 17. Ranges, both ends included, sorted. Only unicode.c includes this.
+              ("BERT_CONTROL", "Cc, Cf, Cs or Co, what BERT removes",
+               pins(clean, lambda k: k in ("Cc", "Cf", "Cs", "Co")))]
+    parts = [f"""/* textenc/unicode_pins.h - characters on which the tokenizers library differs from some Unicode
+ * version between 15 and 17. Ranges, both ends included, sorted. Only unicode.c includes this.
  * Made by tools/goldens/textenc_unicode.py with tokenizers {tokenizers.__version__}; do not edit. */
 #ifndef RUNG_UNICODE_PINS_H
 #define RUNG_UNICODE_PINS_H
