@@ -64,6 +64,37 @@ done:
     vae_teardown(&s);
 }
 
+static int syncs_left; /* until the device fails, once */
+
+static rung_status failing_sync(rung_backend *be, rung_err *err) {
+    (void)be;
+    return --syncs_left == 0 ? rung_fail(err, RUNG_EDEVICE, "the device is gone") : RUNG_OK;
+}
+
+/* Statistics are read back many times in one decode: an error at any of these comes out. */
+static void device_errors_come_out(void) {
+    vae_setup s;
+    rung_err e = {0};
+    float z[20 * 2 * 4] = {0}, image[20 * 4 * 2 * 4 * 3];
+    if (CHECK(vae_setup_case(&s, "kl_lists", rung_cpu_detect(), &e) == RUNG_OK)) {
+        const rung_backend_ops *real = s.be->ops;
+        rung_backend_ops failing = *real;
+        failing.sync = failing_sync;
+        s.be->ops = &failing;
+        int n = 0;
+        rung_status st = RUNG_EDEVICE;
+        while (st == RUNG_EDEVICE && n < 1000) {
+            rung_err err = {0};
+            syncs_left = ++n;
+            st = rung_vae_decode(s.vae, image, z, 20, 2, RUNG_TILING_ON, &err);
+            CHECK(st == RUNG_OK || (st == RUNG_EDEVICE && strstr(err.msg, "gone")));
+        }
+        CHECK(st == RUNG_OK && n > 10);
+        s.be->ops = real;
+    }
+    vae_teardown(&s);
+}
+
 static void strips_take_less_memory(const char *name) {
     vae_setup s;
     rung_err e = {0};
@@ -97,6 +128,7 @@ int main(void) {
     levels_mix("kl_sd");
     levels_mix("kl_rgba");
     levels_mix("tiny_odd");
+    device_errors_come_out();
     strips_take_less_memory("kl_sd");
     strips_take_less_memory("kl_rgba");
     strips_take_less_memory("tiny_sd");

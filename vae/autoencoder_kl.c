@@ -87,7 +87,7 @@ static void stats_add(decoder_kl *d, vae_run *r, const float *x, size_t pixels, 
     op_download(&r->exec, s->scale, a.scale, ch * sizeof(float));
     op_download(&r->exec, s->shift, a.shift, ch * sizeof(float));
     if (exec_live(&r->exec)) {
-        r->exec.be->ops->sync(r->exec.be, NULL); /* a device error stays and is reported at the end */
+        vae_sync(r);
         for (size_t c = 0; c < ch; c++) {
             const double mean = -(double)s->shift[c] / s->scale[c];
             s->mean[c] += mean * (double)pixels;
@@ -103,7 +103,7 @@ static void stats_finish(decoder_kl *d, vae_run *r, const struct norm *n, vae_af
     if (!exec_live(&r->exec)) return;
     op_download(&r->exec, s->w, n->w, n->ch * sizeof(float));
     op_download(&r->exec, s->b, n->b, n->ch * sizeof(float));
-    r->exec.be->ops->sync(r->exec.be, NULL);
+    vae_sync(r);
     for (size_t c = 0; c < n->ch; c++) {
         const double mean = s->mean[c] / (double)s->pixels;
         const double k = s->w[c] / sqrt(s->square[c] / (double)s->pixels - mean * mean);
@@ -112,7 +112,7 @@ static void stats_finish(decoder_kl *d, vae_run *r, const struct norm *n, vae_af
     }
     op_upload(&r->exec, a.scale, s->scale, n->ch * sizeof(float));
     op_upload(&r->exec, a.shift, s->shift, n->ch * sizeof(float));
-    r->exec.be->ops->sync(r->exec.be, NULL); /* the host arrays are used again */
+    vae_sync(r); /* the host arrays are used again */
 }
 
 /* ---- whole pictures ---- */

@@ -11,6 +11,11 @@ float *vae_room(vae_run *r, int room, size_t rows, size_t cols) {
     return p;
 }
 
+void vae_sync(vae_run *r) {
+    const rung_status st = r->exec.be->ops->sync(r->exec.be, r->err);
+    if (!r->status) r->status = st;
+}
+
 vae_rows vae_rows_grow(vae_rows core, size_t halo, size_t h) {
     return (vae_rows){core.lo > halo ? core.lo - halo : 0, size_min(core.hi + halo, h)};
 }

@@ -21,6 +21,8 @@ typedef struct {
     rung_exec exec; /* exec.arena is &room[ROOM_SMALL] */
     rung_arena room[VAE_ROOMS];
     size_t strips_from; /* levels from this one on are computed in strips of VAE_STRIP_ROWS rows */
+    rung_status status; /* of vae_sync */
+    rung_err *err;
 } vae_run;
 
 typedef struct vae_decoder vae_decoder;
@@ -53,6 +55,9 @@ static inline float *rows_of(float *x, size_t floats) { return x ? x + floats : 
 
 /** f32 [rows, cols] in a room; what was there is gone. */
 float *vae_room(vae_run *r, int room, size_t rows, size_t cols);
+
+/** Waits for what was downloaded; a device error ends up in r->status. */
+void vae_sync(vae_run *r);
 
 /* A per-channel scale and shift: a GroupNorm with its statistics put in. f32 [ch] each; zeroed: none. */
 typedef struct {

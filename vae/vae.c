@@ -110,12 +110,15 @@ const rung_vae_info *rung_vae_describe(const rung_vae *v) { return &v->decoder->
 static rung_status run_decoder(rung_vae *v, vae_run *r, float *image, const float *latents, size_t h, size_t w,
                                rung_err *err) {
     const rung_vae_info *info = &v->decoder->info;
+    r->status = RUNG_OK;
+    r->err = err;
     arena_rewind(&r->room[ROOM_SMALL], 0);
     float *z = exec_floats(&r->exec, h * w, info->latent_channels);
     op_upload(&r->exec, z, latents, h * w * info->latent_channels * sizeof *z);
     const float *y = v->decoder->decode(v->decoder, r, z, h, w);
     op_download(&r->exec, image, y, h * w * info->factor * info->factor * info->image_channels * sizeof *y);
-    return exec_check(&r->exec, "vae", err);
+    RUNG_TRY(exec_check(&r->exec, "vae", err));
+    return r->status;
 }
 
 static size_t room_bytes(const vae_run *r) {
