@@ -17,7 +17,8 @@ rung_status alpha_check(const rung_sampler *s, rung_err *err) {
         if (t >= (double)s->train.n)
             return rung_fail(err, RUNG_EARG, "sampler %s: timestep %g of step %zu is past the %zu trained ones",
                              s->entry->row.name, t, i, s->train.n);
-        if (alpha_prod_here(s, (long)t) == 0 && s->c.prediction == PREDICTS_EPSILON)
+        const bool bounded = s->c.clip_sample && !s->c.thresholding; /* then x / 0 becomes a number again */
+        if (alpha_prod_here(s, (long)t) == 0 && s->c.prediction == PREDICTS_EPSILON && !bounded)
             return rung_fail(err, RUNG_EARG,
                              "sampler %s: at timestep %g nothing is left of the picture (zero terminal SNR), and a "
                              "model that predicts epsilon cannot start there",

@@ -6,6 +6,7 @@
 static rung_status tcd_open(rung_sampler *s, rung_err *err) {
     if (sampler_eta(s, 0) > 1)
         return rung_fail(err, RUNG_EARG, "sampler tcd: eta is %g, wanted 0 to 1", (double)s->eta);
+    s->c.clip_sample = s->c.thresholding = false; /* arguments of the class that its step does not look at */
     RUNG_TRY(alpha_open_distilled(s, err));
     return sampler_state(s, sizeof(float) * s->total, err) ? RUNG_OK : RUNG_ENOMEM; /* the epsilon */
 }

@@ -141,14 +141,9 @@ double train_sigma_at(const train_noise *t, double timestep) {
 
 double train_sigma_to_t(const train_noise *t, double sigma) {
     const double log_sigma = log(fmax(sigma, 1e-10));
-    size_t low = 0, high = t->n; /* the last index whose log sigma is not above, at most n - 2 */
-    while (high - low > 1) {
-        const size_t mid = low + (high - low) / 2;
-        if ((double)t->log_sigmas[mid] <= log_sigma)
-            low = mid;
-        else
-            high = mid;
-    }
+    /* the last index whose log sigma is not above; no bisection, for patched zero-SNR schedules fall at the end */
+    size_t low = t->n - 1;
+    while (low > 0 && (double)t->log_sigmas[low] > log_sigma) low--;
     if (low > t->n - 2) low = t->n - 2;
     const float a = t->log_sigmas[low], b = t->log_sigmas[low + 1];
     const double w = fmin(fmax(((double)a - log_sigma) / (double)(a - b), 0), 1);
