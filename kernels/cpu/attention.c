@@ -3,7 +3,7 @@
 #include "kernels/base/size.h"
 #include "kernels/cpu/cpu_ops.h"
 
-enum { WANTED_TASKS = 32 };
+enum { WANTED_TASKS = 16 };
 
 static const attention_kernels *kernels_for(unsigned cpu, size_t d) {
     const attention_kernels *k = &attention_ref;
