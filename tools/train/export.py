@@ -23,7 +23,7 @@ LICENSES = """# Credits and licences of these weights
 
 - Text encoder: all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0, https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
   (rounded to FP6; from nreimers/MiniLM-L6-H384-uncased, MIT, Microsoft's MiniLM; vocabulary of Google's BERT, Apache License 2.0)
-- The transformer and the VAE were trained from random weights by tools/train/ on pictures of:
+- The transformer and the VAE were trained by tools/train/ on pictures of:
   - Noto Emoji, Copyright Google Inc., Apache License 2.0, https://github.com/googlefonts/noto-emoji
   - Twemoji graphics, Copyright Twitter, Inc and other contributors, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/
     (rasterised, cropped), https://github.com/twitter/twemoji

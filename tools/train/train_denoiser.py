@@ -8,7 +8,7 @@ state.pt (resumed when there), log.csv (step, seconds, loss, samples/s), and eve
 transformer/ with the averaged weights. Latents of all icons are cached beside the VAE: delete latents.npy when the VAE changes.
 The learning rate follows the clock: warm-up, constant, then linear to zero from --decay-from of --minutes on.
 """
-import argparse, csv, json, os, time
+import argparse, copy, csv, json, os, time
 import numpy as np, torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
@@ -19,8 +19,8 @@ from prepare import read_index
 from sampling import PROMPTS, decode, sample, sheet
 from text import encode, load_encoder
 
-STYLE_WEIGHT = {"fluent-3d": 1., "twemoji": .25, "noto": .08, "fluent-flat": .08, "fluent-color": .08, "blob": .01}
-RARE = .08
+STYLE_WEIGHT = {"fluent-3d": 1., "twemoji": .35, "noto": .2, "fluent-flat": .2, "fluent-color": .2, "blob": .02}
+RARE = .2
 
 
 def common_names():
@@ -143,7 +143,7 @@ def publish(out, model, average, n, vae, text, threads):
     """Averaged weights in diffusers form and a sheet of samples (with all threads: the other ranks wait)."""
     own = torch.get_num_threads()
     torch.set_num_threads(threads)
-    shadow = LadderTransformer2DModel.from_config(model.config)
+    shadow = copy.deepcopy(model)
     shadow.load_state_dict(average.weights)
     shadow.eval().save_pretrained(f"{out}/transformer")
     sheet(decode(vae, sample(shadow, text, steps=12))).save(f"{out}/sheet-{n:06d}.png")
@@ -186,8 +186,9 @@ def train(rank, args):
     torch.manual_seed(args.seed)
     vae = AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
     channels = vae.config.latent_channels
-    model = initialise(LadderTransformer2DModel(args.heads, args.width // args.heads, channels, channels, args.layers,
-                                                cross_attention_dim=args.width, ladder=not args.no_ladder))
+    model = initialise(LadderTransformer2DModel(
+        num_attention_heads=args.heads, attention_head_dim=args.width // args.heads, cross_attention_dim=args.width,
+        num_layers=args.layers, in_channels=channels, out_channels=channels, ladder=not args.no_ladder))
     z = torch.from_numpy(np.load(f"{args.vae}/latents.npy")) * vae.config.scaling_factor
     opts, average = optimisers(model, args), Average(model, args.ema)
     n, elapsed = resume(f"{out}/state.pt", model, average, opts)
