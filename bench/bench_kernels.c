@@ -6,12 +6,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench/bench_ops.h"
 #include "bench/fma_peak.h"
 #include "kernels/backend.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/size.h"
 
-static double now(void) {
+double bench_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -56,9 +57,9 @@ double rung_bench_peak(rung_pool *pool, unsigned cpu) {
     struct peak_job j = {.fn = peak_function(cpu)};
     double best = 0;
     for (int run = 0; run < PEAK_RUNS; run++) {
-        const double start = now();
+        const double start = bench_now();
         rung_pool_run(pool, peak_task, &j, PEAK_TASKS);
-        const double seconds = now() - start;
+        const double seconds = bench_now() - start;
         double operations = 0;
         for (size_t i = 0; i < PEAK_TASKS; i++) operations += j.operations[i];
         if (operations / seconds > best) best = operations / seconds;
@@ -143,8 +144,7 @@ static size_t taps(const shape *s) { return s->kernel ? s->kernel * s->kernel : 
 static size_t rows_in(const shape *s) { return s->kernel ? s->m * s->side * s->side : s->m; }
 static size_t rows_out(const shape *s) { return s->kernel ? rows_in(s) / (s->stride * s->stride) : s->m; }
 
-/* Small numbers in [-1, 1), any will do. */
-static float *numbers(size_t n) {
+float *bench_numbers(size_t n) {
     float *p = malloc(n * sizeof *p);
     for (size_t i = 0; p && i < n; i++) p[i] = (float)(i * 2654435761u % 4096) / 2048 - 1;
     return p;
@@ -153,10 +153,10 @@ static float *numbers(size_t n) {
 static rung_status bed_open(struct bed *b, rung_err *err) {
     const shape *s = b->s;
     const rung_backend_ops *ops = b->be->ops;
-    b->w = numbers(s->n * s->k * taps(s));
-    b->x = numbers(rows_in(s) * s->k);
-    b->y = numbers(rows_out(s) * s->n);
-    b->affine = numbers(s->m * s->k);
+    b->w = bench_numbers(s->n * s->k * taps(s));
+    b->x = bench_numbers(rows_in(s) * s->k);
+    b->y = bench_numbers(rows_out(s) * s->n);
+    b->affine = bench_numbers(s->m * s->k);
     if (!b->w || !b->x || !b->y || !b->affine) return rung_fail(err, RUNG_ENOMEM, "bench: out of memory");
     rung_tensor w = {.dtype = RUNG_F32, .ndim = 2, .shape = {s->n, s->k}, .data = b->w};
     const rung_tensor *part = &w;
@@ -196,17 +196,17 @@ static rung_status measure(const shape *s, rung_backend *be, double seconds, run
     struct bed b = {.s = s, .be = be};
     const rung_status st = bed_open(&b, err);
     if (st == RUNG_OK) {
-        const double bits[] = {32, 32, 16, 16, 6}, first = now();
+        const double bits[] = {32, 32, 16, 16, 6}, first = bench_now();
         row->seconds = 1e30;
-        for (int runs = 0; runs < 3 || now() - first < seconds; runs++) {
-            const double start = now();
+        for (int runs = 0; runs < 3 || bench_now() - first < seconds; runs++) {
+            const double start = bench_now();
             bed_run(&b);
-            const double took = now() - start;
+            const double took = bench_now() - start;
             if (took < row->seconds) row->seconds = took;
         }
         const double weights = (double)s->n * (double)(s->k * taps(s));
         row->gflops = 2 * weights * (double)rows_out(s) / row->seconds / 1e9;
-        row->weight_gbps = weights * bits[s->store] / 8 / row->seconds / 1e9;
+        row->gbps = weights * bits[s->store] / 8 / row->seconds / 1e9;
     }
     bed_close(&b);
     return st;
@@ -228,6 +228,7 @@ rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter
         if (st == RUNG_OK) give(arg, &row);
     }
     rung_backend_close(&be);
+    if (st == RUNG_OK) st = bench_ops(pool, cpu, filter, seconds, give, arg, &found, err);
     if (st == RUNG_OK && found == 0) st = rung_fail(err, RUNG_EARG, "bench: no kernel shape is named '%s'", filter);
     return st;
 }

@@ -1,4 +1,5 @@
-/* bench/bench_kernels.h - how fast the CPU's products are, as a share of what its FMA units can do in the same run. */
+/* bench/bench_kernels.h - how fast the CPU's operations are: products and attention as a share of what its FMA units
+ * can do in the same run, the others by the bytes they move. */
 #ifndef RUNG_BENCH_KERNELS_H
 #define RUNG_BENCH_KERNELS_H
 #include "kernels/base/err.h"
@@ -6,12 +7,13 @@
 
 /* One measured shape. */
 typedef struct {
-    const char *name;   /* "linear 4096x320x320 fp6": rows, columns, depth, and what the weights are kept as */
-    const char *isa;    /* rung_cpu_name() */
-    double seconds;     /* best of several runs */
-    double gflops;      /* 2 * multiply-adds of the definition / seconds: Winograd may pass the peak */
+    const char *name; /* "linear 4096x320x320 fp6": rows, columns, depth, and what the weights are kept as */
+    const char *isa;  /* rung_cpu_name() */
+    double seconds;   /* best of several runs */
+    double gflops;    /* 0 where bytes are what counts; 2 * multiply-adds of the definition / seconds: Winograd may pass
+                         the peak */
     double peak_gflops; /* of all threads, measured just before */
-    double weight_gbps; /* packed weight bytes / seconds */
+    double gbps;        /* bytes that must move / seconds: packed weights (products), else what is read and written */
 } rung_bench_row;
 
 typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
