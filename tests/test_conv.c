@@ -117,8 +117,8 @@ static void release(setting *s) {
     free(s->ref);
 }
 
-static bool run(const config *c, setting *s, unsigned cpu, rung_pool *pool) {
-    cpu_backend be = {.pool = pool, .cpu = cpu};
+static bool run(const config *c, setting *s, unsigned cpu, rung_pool *pool, bool exact) {
+    cpu_backend be = {.pool = pool, .cpu = cpu, .exact = exact};
     rung_epilogue ep = {.act = c->act, .rows_per_sample = s->oh * s->ow};
     if (c->add) ep.sample_add = s->add.p, ep.sample_add_stride = c->oc;
     if (c->residual) ep.residual = s->residual.p;
@@ -151,7 +151,7 @@ static void check_config(config c) {
     for (size_t i = 0; i < LEVELS; i++) {
         if (levels[i] & ~rung_cpu_detect()) continue;
         for (int t = 0; t < POOLS; t++) {
-            if (!run(&c, &s, levels[i], pools[t])) break;
+            if (!run(&c, &s, levels[i], pools[t], false)) break;
             if (!CHECK(close_all(s.y.p, s.ref, count, c.tolerance))) report(&c, levels[i], t + 1);
             if (t == 0) memcpy(first, s.y.p, count * sizeof *first);
             if (!CHECK(memcmp(first, s.y.p, count * sizeof *first) == 0)) report(&c, levels[i], t + 1);
@@ -204,6 +204,30 @@ static config winograd_config(size_t i) {
     return c;
 }
 
+/* The switch: sums as the definition has them, so other bits than Winograd's, and both are right. */
+static void exact_is_direct(void) {
+    config c = winograd_config(0);
+    setting s = prepare(&c);
+    const size_t count = outputs(&c, &s);
+    float *fast = malloc(count * sizeof *fast);
+    for (size_t i = 1; i < LEVELS; i++) {
+        if (levels[i] & ~rung_cpu_detect() || !run(&c, &s, levels[i], pools[1], false)) continue;
+        memcpy(fast, s.y.p, count * sizeof *fast);
+        if (!run(&c, &s, levels[i], pools[1], true)) continue;
+        CHECK(memcmp(fast, s.y.p, count * sizeof *fast) != 0 && close_all(s.y.p, s.ref, count, 1e-5f));
+        CHECK(rel_l2(s.y.p, s.ref, count) < rel_l2(fast, s.ref, count));
+    }
+    free(fast);
+    release(&s);
+}
+
+/* No pictures: nothing is read or written. */
+static void empty_batch(void) {
+    config c = winograd_config(1);
+    c.a.batch = 0;
+    check_config(c);
+}
+
 static void refuses(void) {
     cpu_backend be = {.pool = pools[0], .cpu = rung_cpu_detect()};
     const float data[4] = {0};
@@ -226,6 +250,8 @@ int main(void) {
         if (levels[i] & ~rung_cpu_detect()) fprintf(stderr, "SKIP %s: not on this machine\n", rung_cpu_name(levels[i]));
     for (int i = 0; i < 250; i++) check_config(random_config());
     for (size_t i = 0; i < 12; i++) check_config(winograd_config(i));
+    exact_is_direct();
+    empty_batch();
     refuses();
     for (int t = 0; t < POOLS; t++) rung_pool_close(&pools[t]);
     return check_result();

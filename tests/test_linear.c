@@ -5,15 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cpu/cpu_ops.h"
 #include "kernels/base/fp6.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "tests/check.h"
 
 enum { MAX_PARTS = 3 };
 
 typedef struct {
     size_t m, n[MAX_PARTS], k, parts;
-    rung_dtype dtype;
+    rung_dtype dtype[MAX_PARTS];
     rung_store store;
     rung_act act;
     bool bias, bias_hole, add, gate, residual, in_place;
@@ -131,7 +131,7 @@ static void reference(const config *c, setting *s) {
 static setting prepare(const config *c) {
     setting s = {.x_row = c->k + c->x_gap};
     for (size_t p = 0; p < c->parts; p++) {
-        s.w[p] = make_weight(c->n[p], c->k, c->dtype, c->store);
+        s.w[p] = make_weight(c->n[p], c->k, c->dtype[p], c->store);
         s.n += c->n[p];
         if (!c->bias || (c->bias_hole && p == 1)) continue;
         s.bias_data[p] = random_floats(c->n[p]);
@@ -190,7 +190,7 @@ static bool run(const config *c, setting *s, unsigned cpu, rung_pool *pool) {
 
 static void report(const config *c, unsigned cpu, int threads) {
     fprintf(stderr, "  %s threads=%d m=%zu n=%zu+%zu+%zu k=%zu %s store=%d act=%d add=%d gate=%d res=%d scale=%g\n",
-            rung_cpu_name(cpu), threads, c->m, c->n[0], c->n[1], c->n[2], c->k, rung_dtype_name(c->dtype), c->store,
+            rung_cpu_name(cpu), threads, c->m, c->n[0], c->n[1], c->n[2], c->k, rung_dtype_name(c->dtype[0]), c->store,
             c->act, c->add, c->gate, c->residual, c->out_scale);
 }
 
@@ -223,10 +223,15 @@ static config random_config(void) {
     static const size_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 16, 17, 33, 95, 97, 169, 200};
     static const size_t depths[] = {4, 8, 12, 16, 60, 252, 256, 260, 516};
     config c = {.m = rows[pick(sizeof rows / sizeof *rows)], .parts = 1 + pick(MAX_PARTS)};
-    c.dtype = dtypes[pick(sizeof dtypes / sizeof *dtypes)];
+    const bool mixed = pick(4) == 0;
+    bool six = false;
+    for (size_t p = 0; p < c.parts; p++) {
+        c.dtype[p] = p == 0 || mixed ? dtypes[pick(sizeof dtypes / sizeof *dtypes)] : c.dtype[0];
+        six |= rung_dtype_bits(c.dtype[p]) == 6;
+    }
     c.store = (rung_store)pick(RUNG_STORE_FP6 + 1);
     c.k = depths[pick(sizeof depths / sizeof *depths)];
-    if (rung_dtype_bits(c.dtype) != 6) c.k = pick(2) ? c.k + 1 - pick(3) : 1 + pick(40);
+    if (!six) c.k = pick(2) ? c.k + 1 - pick(3) : 1 + pick(40);
     for (size_t p = 0; p < c.parts; p++) c.n[p] = 1 + pick(pick(4) ? 70 : 700);
     c.act = (rung_act)pick(RUNG_ACT_GEGLU + 1);
     if (c.act == RUNG_ACT_GEGLU) c.n[0] += (c.n[0] + c.n[1] + c.n[2]) % 2;
@@ -244,7 +249,7 @@ static config random_config(void) {
 
 /* A NaN or an infinity in x reaches its row of y and no other. */
 static void not_finite(unsigned cpu) {
-    config c = {.m = 20, .n = {40}, .k = 50, .parts = 1, .dtype = RUNG_F32, .rows_per_sample = 1};
+    config c = {.m = 20, .n = {40}, .k = 50, .parts = 1, .dtype = {RUNG_F32}, .rows_per_sample = 1};
     for (c.act = RUNG_ACT_NONE; c.act <= RUNG_ACT_GEGLU; c.act++) {
         setting s = prepare(&c);
         s.x.p[3 * s.x_row + 7] = NAN;

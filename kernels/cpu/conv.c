@@ -89,6 +89,7 @@ void cpu_conv(rung_backend *be, float *y, const float *x, const rung_conv *c, co
     v->uw = a->uw ? a->uw : a->w;
     v->oh = (v->uh + a->pad_top + a->pad_bottom - c->kh) / a->stride + 1;
     v->ow = (v->uw + a->pad_left + a->pad_right - c->kw) / a->stride + 1;
+    if (a->batch == 0) return;
     if (conv_winograd_suits(cpu_of(be), v))
         conv_winograd(cpu_of(be), y, v, ep ? ep : &plain);
     else

@@ -50,6 +50,11 @@ struct work {
     size_t lda, ldc;
 };
 
+_Static_assert(sizeof(float) * (TILES_DOWN * GEMM_MOST_MR * (GEMM_LDA + (2 * MAX_PANELS + 1) * GEMM_MOST_NR + 16) +
+                                GEMM_KC * GEMM_MOST_NR) <=
+                   RUNG_POOL_SCRATCH,
+               "a task's scratch");
+
 static void lay_out(struct work *s, void *scratch) {
     const struct job *j = s->j;
     /* GEGLU's gate columns may start inside a panel, which takes one more. An odd number of lines a row spreads the
@@ -77,11 +82,11 @@ static void sum_panels(const struct work *s, float *c, size_t panel0, size_t pan
     const gemm_kernels *k = s->j->k;
     const size_t tiles = size_div_up(s->rows, k->mr);
     for (size_t p = 0; p < panels; p++) {
-        const float *b = (const float *)(w->panels + (panel0 + p) * w->panel_bytes) + s->k0 * k->nr;
-        if (w->dtype != GEMM_F32 && !s->j->thin) {
+        const float *b = s->panel;
+        if (w->dtype == GEMM_F32)
+            b = gemm_panel_f32(w, panel0 + p, s->k0);
+        else if (!s->j->thin)
             k->expand(w, panel0 + p, s->k0, s->kn, s->panel);
-            b = s->panel;
-        }
         for (size_t t = 0; t < tiles; t++) { /* tiles of equal height */
             const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r;
             float *sums = c + r * s->ldc + p * k->nr;

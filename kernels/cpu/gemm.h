@@ -42,6 +42,11 @@ void gemm_weights_close(gemm_weights *w); /* a zeroed struct is fine */
 /** W[col, k0 .. k0 + kn) without the scale, as f32. */
 void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, float *out);
 
+/** Panel `panel` of an f32 matrix from row k0 of k on: [k - k0, nr]. */
+static inline const float *gemm_panel_f32(const gemm_weights *w, size_t panel, size_t k0) {
+    return (const float *)(w->panels + panel * w->panel_bytes) + k0 * w->nr;
+}
+
 /** Columns of a panel for these CPU features. */
 size_t gemm_panel_width(unsigned cpu);
 
@@ -76,9 +81,8 @@ double gemm_act_ref(double v, rung_act act); /* not GEGLU */
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
 /* KC: most k of one block; a multiple of GEMM_FP6_GROUP. LDA: floats between the rows of a block of A; an odd number of
- * cache lines, so that rows spread over the cache's sets. THIN: up to so many rows the weights' bandwidth is what
- * counts. */
-enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_THIN = 4 };
+ * cache lines, so that rows spread over the cache's sets. MOST_*: of any ISA. */
+enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_MOST_MR = 14, GEMM_MOST_NR = 32 };
 
 typedef struct {
     size_t nr, mr;    /* a tile is up to mr rows of nr columns */

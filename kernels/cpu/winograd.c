@@ -115,12 +115,9 @@ static void transform_weights(const struct work *s, size_t panel) {
     const float *taps[9];
     for (size_t t = 0; t < 9; t++) {
         const size_t k0 = t * s->j->v->c->ic + s->c0;
-        taps[t] = (const float *)(w->panels + panel * w->panel_bytes) + k0 * k->nr;
-        if (w->dtype != GEMM_F32) {
-            float *room = s->taps + t * SLICE * k->nr;
-            k->expand(w, panel, k0, s->cn, room);
-            taps[t] = room;
-        }
+        float *room = s->taps + t * SLICE * k->nr;
+        if (w->dtype != GEMM_F32) k->expand(w, panel, k0, s->cn, room);
+        taps[t] = w->dtype == GEMM_F32 ? gemm_panel_f32(w, panel, k0) : room;
     }
     s->j->wk->weights(s->u, u_stride(k), taps, s->cn * k->nr);
 }
