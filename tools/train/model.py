@@ -41,10 +41,8 @@ class LadderTransformer2DModel(PixArtTransformer2DModel):
                  patch_size=2, activation_fn="gelu-approximate", num_embeds_ada_norm=1000, upcast_attention=False,
                  norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6, interpolation_scale=None,
                  use_additional_conditions=False, caption_channels=384, attention_type="default", ladder=True):
-        super().__init__(num_attention_heads, attention_head_dim, in_channels, out_channels, num_layers, dropout,
-                         norm_num_groups, cross_attention_dim, attention_bias, sample_size, patch_size, activation_fn,
-                         num_embeds_ada_norm, upcast_attention, norm_type, norm_elementwise_affine, norm_eps,
-                         interpolation_scale, use_additional_conditions, caption_channels, attention_type)
+        shared = {k: v for k, v in locals().items() if k not in ("self", "ladder", "__class__")}
+        super().__init__(**shared)          # by name: diffusers takes what came by position for a default, and forgets it
 
     def forward(self, hidden_states, encoder_hidden_states=None, timestep=None, added_cond_kwargs=None,
                 cross_attention_kwargs=None, attention_mask=None, encoder_attention_mask=None, return_dict=True):
@@ -105,6 +103,8 @@ def test():
             model.save_pretrained(folder)
             again = LadderTransformer2DModel.from_pretrained(folder).eval()
             assert again.config.ladder and torch.equal(again(x, **kwargs)[0], ladder)
+    small = LadderTransformer2DModel(num_attention_heads=2, cross_attention_dim=64, num_layers=1)
+    assert LadderTransformer2DModel.from_config(small.config).inner_dim == 64
     scalars = [lambda x, k=k: k * x for k in (.5, .2, -.4, .1)]
     assert abs(residual_chain(1., scalars, True) - 1.27) < 1e-12 and abs(residual_chain(1., scalars, False) - 1.188) < 1e-12
     print("ok")
