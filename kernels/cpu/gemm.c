@@ -6,13 +6,13 @@
 /* A task computes rows x columns of y: up to TILES_DOWN tiles of rows and MAX_PANELS panels of columns, over all of k
  * in blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. */
 enum {
-    TILES_DOWN = 12,
-    THIN_KC = 4096,
+    TILES_DOWN = 12,   /* 168 or 72 rows: a panel is read from L3, and expanded, for so many at a time */
+    MAX_PANELS = 16,   /* the sums of a task stay in L2 */
+    MIN_PANELS = 4,    /* below, gathering A costs too much of a task */
+    WANTED_TASKS = 48, /* enough for the threads to finish together */
+    THIN_KC = 4096,    /* thin() needs no block but A's scratch */
     THIN_LDA = THIN_KC + 16,
-    FEW_KC = 128,
-    WANTED_TASKS = 48,
-    MIN_PANELS = 4,
-    MAX_PANELS = 16
+    FEW_KC = 128, /* up to two tiles of rows: what a panel expands to had better stay in L1 */
 };
 
 const gemm_kernels *gemm_kernels_for(unsigned cpu) {
@@ -135,7 +135,6 @@ static void split(struct job *j) {
     const size_t task_panels = size_div_up(panels, blocks);
     j->cols = task_panels * j->k->nr;
     j->col_blocks = size_div_up(panels, task_panels);
-    /* Where the weights' bandwidth rules, what a panel expands to had better stay in L1. */
     const size_t kc = j->thin ? THIN_KC : j->m <= 2 * mr ? FEW_KC : GEMM_KC, k = j->out.w->k;
     j->kc = size_div_up(size_div_up(k, size_div_up(k, kc)), GEMM_FP6_GROUP) * GEMM_FP6_GROUP;
 }

@@ -171,15 +171,15 @@ static void task(void *arg, size_t number, void *scratch) {
 }
 
 bool conv_winograd_suits(const cpu_backend *be, const conv_view *v) {
-    enum { LEAST_CHANNELS = 64, LEAST_PIXELS = 256 };
+    enum { LEAST_CHANNELS = 64, LEAST_PIXELS = 64 };
     const rung_conv *c = v->c;
     if (be->exact || !kernels_for(be->cpu) || c->kh != 3 || c->kw != 3 || v->a->stride != 1) return false;
     if (c->ic < LEAST_CHANNELS || c->oc < LEAST_CHANNELS || v->oh * v->ow < LEAST_PIXELS) return false;
     if (c->w.dtype == GEMM_FP6 && c->ic % GEMM_FP6_GROUP != 0) return false; /* a tap would begin inside a group */
-    /* 36 products for 16 pixels against 9 each, if the last tiles are not mostly outside; a fifth for the transforms.
-     */
+    /* Products for each weight: 36 a tile and a fifth for the transforms, and some 80 for the weight's own transform,
+     * against 9 a pixel. Of one picture: the batch must not change a picture. */
     const size_t tiles = size_div_up(v->oh, WINO_OUT) * size_div_up(v->ow, WINO_OUT);
-    return tiles * WINO_POINTS * 6 / 5 < v->oh * v->ow * 9;
+    return tiles * WINO_POINTS * 6 / 5 + 80 < v->oh * v->ow * 9;
 }
 
 void conv_winograd(cpu_backend *be, float *y, const conv_view *v, const rung_epilogue *ep) {
