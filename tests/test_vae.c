@@ -162,6 +162,55 @@ static void defaults_hold(void) {
     }
 }
 
+/* ---- memory that runs out ---- */
+
+static const rung_backend_ops *real_ops;
+static int allocations_left;
+
+static rung_status scarce_alloc(rung_backend *be, void **out, size_t bytes, rung_err *err) {
+    *out = NULL;
+    if (allocations_left-- <= 0) return rung_fail(err, RUNG_ENOMEM, "scarce");
+    return real_ops->mem_alloc(be, out, bytes, err);
+}
+
+static rung_status scarce_conv(rung_backend *be, rung_conv **out, const rung_tensor *w, const rung_tensor *bias,
+                               rung_store type, rung_err *err) {
+    *out = NULL;
+    if (allocations_left-- <= 0) return rung_fail(err, RUNG_ENOMEM, "scarce");
+    return real_ops->conv_open(be, out, w, bias, type, err);
+}
+
+/* The n-th allocation fails, n = 0, 1, 2 ... until opening and decoding pass; the sanitizer sees what leaks. */
+static void failed_allocations_leave_nothing(const char *name, rung_tiling tiling) {
+    char path[400];
+    float z[2 * 2 * 16] = {0}, image[18 * 18 * 4];
+    rung_status st = RUNG_ENOMEM;
+    int n = 0;
+    snprintf(path, sizeof path, "%s%s", VAE_GOLDEN, name);
+    for (; st == RUNG_ENOMEM && n < 1000; n++) {
+        vae_setup s = {0};
+        rung_err e = {0};
+        CHECK(!rung_pool_open(&s.pool, 1, &e) && !rung_cpu_backend_open(&s.be, s.pool, 0, &e));
+        CHECK(!rung_model_open(&s.model, path, &e));
+        real_ops = s.be->ops;
+        rung_backend_ops scarce = *real_ops;
+        scarce.mem_alloc = scarce_alloc;
+        scarce.conv_open = scarce_conv;
+        s.be->ops = &scarce;
+        allocations_left = n;
+        st = rung_vae_open(&s.vae, s.model, s.be, RUNG_STORE_STORED, &e);
+        CHECK((st == RUNG_OK) == (s.vae != NULL));
+        if (!st) st = rung_vae_decode(s.vae, image, z, 2, 2, tiling, &e);
+        CHECK(st == RUNG_OK || (st == RUNG_ENOMEM && e.msg[0]));
+        allocations_left = 1000;
+        if (s.vae) CHECK(rung_vae_decode(s.vae, image, z, 2, 2, tiling, &(rung_err){0}) == RUNG_OK); /* works again */
+        rung_vae_close(&s.vae);
+        s.be->ops = real_ops;
+        vae_teardown(&s);
+    }
+    CHECK(st == RUNG_OK && n > 10);
+}
+
 int main(void) {
     for (size_t i = 0; i < VAE_CASES; i++) {
         decodes_as_diffusers(vae_cases[i], 0);
@@ -170,5 +219,7 @@ int main(void) {
     sizes_may_change();
     bad_configs_are_named();
     defaults_hold();
+    failed_allocations_leave_nothing("kl_lists", RUNG_TILING_ON);
+    failed_allocations_leave_nothing("tiny_odd", RUNG_TILING_OFF);
     return check_result();
 }
