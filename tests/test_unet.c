@@ -190,6 +190,9 @@ static void test_misfits(rung_backend *be) {
         rung_denoiser_close(&d);
         rung_model_close(&m);
     }
+    static const char *const made[] = {"bad_unet/unet/config.json", "bad_unet/unet/diffusion_pytorch_model.safetensors",
+                                       "bad_unet/unet", "bad_unet/model_index.json", "bad_unet"};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) CHECK(remove(made[i]) == 0);
 }
 
 /* ---- sizes ---- */

@@ -41,7 +41,8 @@ size_t rung_denoiser_run_bytes(const rung_denoiser_run *r);
 /**
  * One step. out, x: f32 [batch, h, w, channels], host memory, not overlapping. t: f32 [batch], training timesteps
  * (fractions allowed), not sigma. Runs of one denoiser may work in different threads.
- * Checked against diffusers UNet2DConditionModel.forward, PixArtTransformer2DModel.forward.
+ * Checked against diffusers UNet2DConditionModel.forward, PixArtTransformer2DModel.forward; the ladder against
+ * tools/train/model.py.
  */
 rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err);
 #endif
