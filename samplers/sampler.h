@@ -31,7 +31,8 @@ typedef struct {
     int steps;
     float eta;           /* NAN: unset, 0 everywhere (ancestral and SDE samplers: their own 1) */
     const float *sigmas; /* custom schedule, n_sigmas values, falling; the final 0 is appended when missing. Read
-                            during open. NULL: none. `steps` and `schedule` do not count when there is one */
+                            during open. NULL: none. `steps` and `schedule` do not count when there is one. Flow
+                            models: in 0..1, before the model's shift, as diffusers' set_timesteps(sigmas) */
     size_t n_sigmas;
     size_t batch, n;     /* pictures, elements of one picture's latents */
     size_t image_tokens; /* latent tokens of one picture, for flow models with dynamic shifting; 0: unknown */

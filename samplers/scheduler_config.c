@@ -7,14 +7,15 @@
 #include "assets/json.h"
 
 /* Arguments that several classes share, and their usual defaults. */
-#define K_BETAS     "num_train_timesteps beta_start beta_end beta_schedule trained_betas "
-#define K_SPACING   "prediction_type timestep_spacing steps_offset "
-#define K_SIGMAS    "use_karras_sigmas use_exponential_sigmas use_beta_sigmas "
-#define K_THRESHOLD "thresholding dynamic_thresholding_ratio sample_max_value "
-#define K_CLIP      "clip_sample clip_sample_range "
-#define K_FLOW      "use_flow_sigmas flow_shift use_dynamic_shifting time_shift_type "
-#define K_DPM       "solver_order algorithm_type solver_type lower_order_final "
-#define K_EDM       "sigma_min sigma_max sigma_data sigma_schedule num_train_timesteps prediction_type rho final_sigmas_type "
+#define K_BETAS      "num_train_timesteps beta_start beta_end beta_schedule trained_betas "
+#define K_SPACING    "prediction_type timestep_spacing steps_offset "
+#define K_SIGMAS     "use_karras_sigmas use_exponential_sigmas use_beta_sigmas "
+#define K_THRESHOLD  "thresholding dynamic_thresholding_ratio sample_max_value "
+#define K_CLIP       "clip_sample clip_sample_range "
+#define K_FLOW       "use_flow_sigmas flow_shift use_dynamic_shifting time_shift_type "
+#define K_DPM        "solver_order algorithm_type solver_type lower_order_final "
+#define K_EDM_SIGMAS "sigma_min sigma_max sigma_data sigma_schedule "
+#define K_EDM        K_EDM_SIGMAS "num_train_timesteps prediction_type rho final_sigmas_type "
 #define K_FLOW_MATCH                                                                                                   \
     "num_train_timesteps shift use_dynamic_shifting base_shift max_shift base_image_seq_len max_image_seq_len "        \
     "invert_sigmas shift_terminal time_shift_type " K_SIGMAS

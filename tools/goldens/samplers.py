@@ -224,7 +224,8 @@ def alpha_cases(add):
     add("ddim", t, 9, S.DDIMScheduler)
     add("euler", t, 9, S.EulerDiscreteScheduler)
     add("ddim", dict(SD1, _use_default_values=["beta_start", "clip_sample"]), 7, S.DDIMScheduler)
-    add("ddim", dict(SD1, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=True), 6, S.DDIMScheduler)
+    add("ddim", dict(SD1, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=True), 6,
+        S.DDIMScheduler)
     for v in ("fixed_small", "fixed_small_log", "fixed_large"):
         add("ddpm", dict(SD1, variance_type=v), 7, S.DDPMScheduler, generator=rng)
     add("ddpm", dict(SD1, beta_schedule="sigmoid"), 7, S.DDPMScheduler, generator=rng)
@@ -339,8 +340,8 @@ def lambda_cases(add):
                  dict(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"),
                  dict(rescale_betas_zero_snr=True, prediction_type="epsilon"),
                  dict(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True),
-                 dict(use_lu_lambdas=True), dict(use_lu_lambdas=True, rescale_betas_zero_snr=True,
-                                                 prediction_type="v_prediction"), dict(sigma_min=0.05, sigma_max=12.0, use_karras_sigmas=True),
+                 dict(use_lu_lambdas=True), dict(sigma_min=0.05, sigma_max=12.0, use_karras_sigmas=True),
+                 dict(use_lu_lambdas=True, rescale_betas_zero_snr=True, prediction_type="v_prediction"),
                  dict(variance_type=None, solver_order=3, euler_at_final=True), dict(prediction_type="v_prediction")):
         add(None, dict(m, **more), 10, multi)
         add(None, dict(m, **more), 25, multi)
