@@ -11,10 +11,12 @@
 
 #include "assets/json.h"
 #include "assets/npy.h"
+#include "bench/bench_kernels.h"
 #include "diffusion/batch.h"
 #include "diffusion/engine.h"
 #include "diffusion/info.h"
 #include "diffusion/options.h"
+#include "kernels/base/cpu.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
@@ -319,6 +321,32 @@ static rung_status batch(const cli_options *o, const char *model, rung_err *err)
     return st;
 }
 
+static void print_bench_row(void *arg, const rung_bench_row *r) {
+    const cli_options *o = arg;
+    if (o->json) {
+        printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g}\n",
+               r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps);
+    } else if (r->gflops > 0) {
+        printf("%-44s %-7s %10.3f ms %8.1f GFLOPS %5.1f%% of peak %7.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds,
+               r->gflops, 100 * r->gflops / r->peak_gflops, r->gbps);
+    } else {
+        printf("%-44s %-7s %10.3f ms %38.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gbps);
+    }
+    fflush(stdout);
+}
+
+static rung_status bench(const cli_options *o, rung_err *err) {
+    const double seconds_each = 0.3;
+    unsigned mask;
+    rung_pool *pool;
+    RUNG_TRY(rung_cpu_mask(&mask, err));
+    RUNG_TRY(rung_pool_open(&pool, (int)o->threads, err));
+    const rung_status st = rung_bench_kernels(pool, rung_cpu_detect() & mask, o->bench_filter, seconds_each,
+                                              print_bench_row, (void *)o, err);
+    rung_pool_close(&pool);
+    return st;
+}
+
 static rung_status show_text(char *text, rung_err *err) {
     if (!text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
     fputs(text, stdout);
@@ -354,6 +382,8 @@ static rung_status run(const cli_options *o, rung_err *err) {
         return RUNG_OK;
     case CLI_HELP:
         return show_text(cli_help(), err);
+    case CLI_BENCH:
+        return bench(o, err);
     case CLI_GENERATE:
     case CLI_BATCH:
     case CLI_INFO:

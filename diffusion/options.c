@@ -228,7 +228,7 @@ static rung_status check_together(cli_options *o, rung_err *err) {
 
 /* Words that are no options: a command and its model, or the prompt. */
 static rung_status take_words(cli_options *o, int words, char **word, rung_err *err) {
-    static const char *const later[] = {"compare", "convert", "bench"};
+    static const char *const later[] = {"compare", "convert"};
     if (words > 0 && strcmp(word[0], "info") == 0 && !o->prompt) {
         o->command = CLI_INFO;
         if (words > 2) return rung_fail(err, RUNG_EARG, "info: one model at a time, found '%s' after it", word[2]);
@@ -240,6 +240,12 @@ static rung_status take_words(cli_options *o, int words, char **word, rung_err *
         o->prompt_file = words > 1 ? word[1] : NULL;
         if (words == 2) return RUNG_OK;
         return rung_fail(err, RUNG_EARG, "batch: wanted one prompt file (- is standard input), found %d", words - 1);
+    }
+    if (words > 0 && strcmp(word[0], "bench") == 0 && !o->prompt) {
+        o->command = CLI_BENCH;
+        o->bench_filter = words > 1 ? word[1] : NULL;
+        if (words <= 2) return RUNG_OK;
+        return rung_fail(err, RUNG_EARG, "bench: wanted one word of a shape's name, found '%s' after it", word[2]);
     }
     for (size_t i = 0; words > 1 && i < sizeof later / sizeof *later; i++)
         if (strcmp(word[0], later[i]) == 0)
@@ -300,7 +306,8 @@ char *cli_help(void) {
     if (!f) return NULL;
     fputs("rung [options] PROMPT       draw a picture\n"
           "rung batch FILE [options]   a picture, or more, for each line of a prompt file\n"
-          "rung info [MODEL]           what is in a model\n\n",
+          "rung info [MODEL]           what is in a model\n"
+          "rung bench [WORD]           speed of the operations whose name holds WORD\n\n",
           f);
     help_options(f);
     fputs("\nSamplers:", f);

@@ -3,7 +3,7 @@
 #define RUNG_OPTIONS_H
 #include "diffusion/rung.h"
 
-typedef enum { CLI_GENERATE, CLI_BATCH, CLI_INFO, CLI_HELP, CLI_VERSION } cli_command;
+typedef enum { CLI_GENERATE, CLI_BATCH, CLI_INFO, CLI_BENCH, CLI_HELP, CLI_VERSION } cli_command;
 
 /* Strings belong to argv. Numbers are checked against the ranges in the table of options.c; zero means "the model's
  * own" as in rung_request. */
@@ -11,6 +11,7 @@ typedef struct {
     cli_command command;
     const char *model, *prompt, *negative_prompt, *output;
     const char *prompt_file; /* of batch; "-": standard input */
+    const char *bench_filter; /* of bench: shapes whose name holds it; NULL: all */
     long width, height, steps, batch_count, batch_size, clip_skip, threads;
     double cfg_scale, guidance_rescale, eta, guidance;
     bool cfg_set, eta_set, guidance_set;

@@ -51,6 +51,8 @@ expect 2 'sigmas' $draw --sigmas 3,2,x x
 expect 2 'after %' $draw -o 'out%s.png' x
 expect 2 'distilled' $draw --guidance 3 x
 
+expect 2 'nonesuch' bench nonesuch
+
 # What cannot be done
 expect 1 'nonesuch' -m nonesuch x
 expect 1 'model_index.json' -m "$work" x
@@ -74,6 +76,7 @@ expect 0 'n_03.png' $draw -b 3 -o 'n_%02d.png' x
 expect 0 'Samplers:.* euler_a' --help
 expect 0 '^rung [0-9]' --version
 expect 0 'UNet2DConditionModel' info "$golden/sd1"
+expect 0 'GFLOPS' bench "linear 2x1280" -t 1
 expect 0 '"parameters"' info --json "$golden/icons"
 
 # The same seed is the same picture, whatever the threads and the CPU features; another seed is another one.
