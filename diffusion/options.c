@@ -55,7 +55,7 @@ static const option_row rows[] = {
     {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6", "what the weights are kept as (as stored)"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
     {"lora", 0, LORA, AT(loras), 0, 0, 0, "FILE:WEIGHT", "merge a LoRA at load; may be given several times"},
-    {"vae-tiling", 0, FLAG, AT(vae_tiling), 0, 0, 0, NULL, "decode in tiles at any size, to save memory"},
+    {"vae-tiling", 0, FLAG, AT(vae_tiling), 0, 0, 0, NULL, "decode in strips at any size: less memory, more time"},
     {"noise", 0, TEXT, AT(noise), 0, 0, 0, "F.npy", "initial standard normal latents, f32 [1, C, h, w]"},
     {"embeds", 0, TEXT, AT(embeds), 0, 0, 0, "F.npy", "embeddings f32 [1, n, d] in place of the prompt"},
     {"neg-embeds", 0, TEXT, AT(neg_embeds), 0, 0, 0, "F.npy", "the same for the negative prompt"},
