@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/fp6.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "tests/check.h"
 
@@ -75,10 +76,20 @@ static void reference(const config *c, setting *s) {
     free(patch);
 }
 
+/* Rows of six-bit codes and a scale; packing them again gives the same codes. */
+static void to_six_bits(float *w, size_t rows, size_t k) {
+    for (size_t r = 0; r < rows; r++, w += k) {
+        float top = 0;
+        for (size_t i = 0; i < k; i++) top = fmaxf(top, fabsf(w[i]));
+        for (size_t i = 0; i < k; i++) w[i] = rung_e3m2_to_f32(rung_f32_to_e3m2(w[i] / (top / 28))) * (top / 28);
+    }
+}
+
 /* The weight as a tensor of its dtype; s->w becomes what that tensor says. */
 static void make_weight(const config *c, setting *s) {
     const size_t count = c->oc * c->ic * c->kh * c->kw;
     s->w = random_floats(count, 1 / sqrtf((float)(c->ic * c->kh * c->kw)));
+    if (c->store == RUNG_STORE_FP6) to_six_bits(s->w.p, c->oc, c->ic * c->kh * c->kw);
     s->half = malloc((count + 1) * sizeof *s->half);
     const bool f16 = c->dtype == RUNG_F16 || (c->dtype == RUNG_F32 && c->store == RUNG_STORE_F16);
     const bool bf16 = c->dtype == RUNG_BF16 || (c->dtype == RUNG_F32 && c->store == RUNG_STORE_BF16);
@@ -177,7 +188,7 @@ static config random_config(void) {
         c.a.in_act = pick(2) ? RUNG_ACT_SILU : RUNG_ACT_NONE;
     }
     c.dtype = dtypes[pick(3)];
-    c.store = c.dtype == RUNG_F32 ? (rung_store)pick(RUNG_STORE_FP6) : RUNG_STORE_STORED;
+    c.store = c.dtype == RUNG_F32 ? (rung_store)pick(RUNG_STORE_FP6 + 1) : RUNG_STORE_STORED;
     c.bias = pick(3) > 0;
     c.add = pick(3) == 0;
     c.residual = pick(3) == 0;
@@ -200,6 +211,7 @@ static config winograd_config(size_t i) {
     c.a.stride = 1;
     c.a.pad_top = c.a.pad_left = c.a.pad_bottom = c.a.pad_right = 1;
     if (i % 4 == 3) c.a.pad_top = 0, c.a.pad_right = 2;
+    if (i % 5 == 4) c.dtype = RUNG_F32, c.store = RUNG_STORE_FP6;
     c.tolerance = 1e-5f;
     return c;
 }
