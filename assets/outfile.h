@@ -1,4 +1,5 @@
-/* assets/outfile.h - files that appear whole or not at all: written beside, flushed, renamed. */
+/* assets/outfile.h - files that appear whole or not at all: written beside, flushed, renamed. What is there already and
+ * is no regular file (a pipe, /dev/null) is written directly. */
 #ifndef RUNG_OUTFILE_H
 #define RUNG_OUTFILE_H
 #include <stdio.h>
