@@ -4,9 +4,9 @@
     python tools/goldens/unet.py tests/golden/unet
 
 One folder a network, in diffusers layout, weights in f16 (the reference runs in f32 from the rounded ones). Beside it
-cases.safetensors: for case i "<i>.x" [b, h, w, c], "<i>.t" [b], "<i>.ctx" [b, n, d], "<i>.mask" [b, n] or none,
-"<i>.image" [height, width] or none, "<i>.pooled" [b, n] or none, "<i>.out" [b, h, w, c]: NHWC, f32. timestep.safetensors: rows of
-get_timestep_embedding, named dim.flip.shift.
+cases.safetensors: for case i "<i>.x" [b, h, w, c], "<i>.t" [b], "<i>.ctx" [b, n, d], "<i>.out" [b, h, w, c], NHWC, f32;
+where the case has them "<i>.mask" [b, n], "<i>.image" [height, width], "<i>.pooled" [b, n]. timestep.safetensors: rows
+of get_timestep_embedding, named dim.flip.shift.
 """
 import copy
 import json
@@ -149,7 +149,7 @@ def write(folder, model, part, library, cases, text_width):
     tensors = {f"{i}.{k}": v.float().contiguous() for i, c in enumerate(cases)
                for k, v in run_case(model, c, text_width).items()}
     save_file(tensors, folder / "cases.safetensors")
-    print(folder.name, sum(p.numel() for p in model.parameters()), [list(tensors[f"{i}.out"].shape) for i in range(len(cases))])
+    print(folder.name, sum(p.numel() for p in model.parameters()), "parameters,", len(cases), "cases")
 
 
 def main(root):
