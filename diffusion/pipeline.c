@@ -158,6 +158,7 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
 }
 
 static rung_status open_sampler(struct job *j, rung_err *err) {
+    const rung_denoiser_info *d = rung_denoiser_describe(j->e->denoiser);
     const rung_request *r = j->first;
     const rung_sampler_params p = {.sampler = r->sampler,
                                    .schedule = r->scheduler,
@@ -168,7 +169,7 @@ static rung_status open_sampler(struct job *j, rung_err *err) {
                                    .n_sigmas = r->n_sigmas,
                                    .batch = j->count,
                                    .n = j->n,
-                                   .image_tokens = j->h * j->w};
+                                   .image_tokens = j->h * j->w / (d->size_multiple * d->size_multiple)};
     return rung_sampler_open(&j->sampler, &p, err);
 }
 

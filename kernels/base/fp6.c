@@ -1,6 +1,6 @@
 #include "kernels/base/fp6.h"
 
-#include <math.h>
+#include <string.h>
 
 /* Magnitudes by the low five bits; a line holds one or two exponents. */
 static const float e3m2[32] = {
@@ -18,15 +18,17 @@ float rung_e3m2_to_f32(uint8_t code) { return code & 32 ? -e3m2[code & 31] : e3m
 float rung_e2m3_to_f32(uint8_t code) { return code & 32 ? -e2m3[code & 31] : e2m3[code & 31]; }
 
 uint8_t rung_f32_to_e3m2(float v) {
-    const unsigned sign = signbit(v) ? 32 : 0;
-    const float a = fabsf(v);
+    uint32_t u;
+    memcpy(&u, &v, sizeof u);
+    const uint32_t sign = u >> 26 & 32;
+    u &= 0x7fffffff;
+    float a;
+    memcpy(&a, &u, sizeof a);
     if (!(a < RUNG_E3M2_MAX)) return (uint8_t)(sign | 31);
-    /* 2^e <= a < 2^(e+1) is cut in four; below 2^-2 the steps stay 2^-4. Rounding up to the next power of two is a
-     * carry into the exponent, as in IEEE formats. */
-    int e = -2;
-    if (a >= 0.5f) {
-        frexpf(a, &e);
-        e--;
-    }
-    return (uint8_t)(sign | ((unsigned)(4 * (e + 2)) + (unsigned)rintf(ldexpf(a, 2 - e))));
+    if (a < 0.25f) /* steps of 2^-4: rounded to the nearest whole number of them, as the sum's last bits are */
+        return (uint8_t)(sign | (uint32_t)(a * 16 + 0x1p23f - 0x1p23f));
+    /* The exponent's bias moves from 127 to 3 and 21 bits go, rounded to nearest even; a carry out of the mantissa
+     * raises the exponent, as it should. */
+    u -= (uint32_t)(127 - 3) << 23;
+    return (uint8_t)(sign | (u + (1u << 20) - 1 + (u >> 21 & 1)) >> 21);
 }
