@@ -70,6 +70,7 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
     i->latent_channels = v->latent_channels;
     i->image_channels = v->image_channels;
     i->context_dim = d->context_dim;
+    i->pooled_dim = d->pooled_dim;
     i->steps = (int)cfg_int(&index, "default_steps", 20, 1, 1000);
     i->cfg_scale =
         (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);

@@ -97,20 +97,22 @@ static void print_json(const rung_image *image, const char *output, double load,
 
 /* The .npy files of the hooks, read before the model so that a wrong name is told at once. */
 struct inputs {
-    rung_npy noise, embeds, neg_embeds;
+    rung_npy noise, embeds, neg_embeds, pooled, neg_pooled;
 };
 
 static rung_status read_inputs(struct inputs *in, const cli_options *o, rung_err *err) {
     if (o->noise) RUNG_TRY(rung_npy_read(&in->noise, o->noise, err));
     if (o->embeds) RUNG_TRY(rung_npy_read(&in->embeds, o->embeds, err));
     if (o->neg_embeds) RUNG_TRY(rung_npy_read(&in->neg_embeds, o->neg_embeds, err));
+    if (o->pooled_embeds) RUNG_TRY(rung_npy_read(&in->pooled, o->pooled_embeds, err));
+    if (o->neg_pooled_embeds) RUNG_TRY(rung_npy_read(&in->neg_pooled, o->neg_pooled_embeds, err));
     return RUNG_OK;
 }
 
 static rung_status embeds_of(rung_rows *out, const rung_npy *a, const char *file, rung_err *err) {
     if (!a->data) return RUNG_OK;
     if (a->ndim < 2 || a->ndim > 3 || (a->ndim == 3 && a->shape[0] != 1))
-        return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions, wanted [1, n, d]", file, a->ndim);
+        return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions, wanted [1, n, d] or [n, d]", file, a->ndim);
     *out = (rung_rows){a->data, a->shape[a->ndim - 2], a->shape[a->ndim - 1]};
     return RUNG_OK;
 }
@@ -131,15 +133,6 @@ static rung_status noise_of(rung_request *r, const rung_npy *a, const rung_engin
     return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions [%zu, %zu, %zu, %zu], wanted [1, %zu, %zu, %zu]", file,
                      a->ndim, a->ndim > 0 ? s[0] : 0, a->ndim > 1 ? s[1] : 0, a->ndim > 2 ? s[2] : 0,
                      a->ndim > 3 ? s[3] : 0, info->latent_channels, h, w);
-}
-
-static rung_status refuse_unusable(const cli_options *o, rung_err *err) {
-    if (o->pooled_embeds || o->neg_pooled_embeds)
-        return rung_fail(err, RUNG_EARG, "%s: this model takes no pooled embeddings",
-                         o->pooled_embeds ? o->pooled_embeds : o->neg_pooled_embeds);
-    if (o->guidance_set)
-        return rung_fail(err, RUNG_EARG, "--guidance: this model has no distilled guidance; --cfg-scale is its own");
-    return RUNG_OK;
 }
 
 static rung_status save_hooks(const rung_image *image, const cli_options *o, rung_err *err) {
@@ -226,10 +219,13 @@ static rung_status generate(const cli_options *o, const char *model, struct inpu
     rung_engine *e = NULL;
     rung_request r = request_of(o);
     rung_options options = engine_options(o, model);
-    RUNG_TRY(refuse_unusable(o, err));
+    if (o->guidance_set)
+        return rung_fail(err, RUNG_EARG, "--guidance: this model has no distilled guidance; --cfg-scale is its own");
     RUNG_TRY(read_inputs(in, o, err));
     RUNG_TRY(embeds_of(&r.embeds, &in->embeds, o->embeds, err));
     RUNG_TRY(embeds_of(&r.neg_embeds, &in->neg_embeds, o->neg_embeds, err));
+    RUNG_TRY(embeds_of(&r.pooled, &in->pooled, o->pooled_embeds, err));
+    RUNG_TRY(embeds_of(&r.neg_pooled, &in->neg_pooled, o->neg_pooled_embeds, err));
     if (o->seed < 0) RUNG_TRY(random_seed(&r.seed, err));
     const uint64_t seed = r.seed;
     options.no_text_encoder = r.embeds.data && (r.neg_embeds.data || r.cfg_scale == 1);
@@ -371,6 +367,8 @@ static rung_status with_model(const cli_options *o, rung_err *err) {
     rung_npy_free(&in.noise);
     rung_npy_free(&in.embeds);
     rung_npy_free(&in.neg_embeds);
+    rung_npy_free(&in.pooled);
+    rung_npy_free(&in.neg_pooled);
     free(shipped);
     return st;
 }

@@ -10,7 +10,7 @@ typedef enum { CLI_GENERATE, CLI_BATCH, CLI_INFO, CLI_BENCH, CLI_HELP, CLI_VERSI
 typedef struct {
     cli_command command;
     const char *model, *prompt, *negative_prompt, *output;
-    const char *prompt_file; /* of batch; "-": standard input */
+    const char *prompt_file;  /* of batch; "-": standard input */
     const char *bench_filter; /* of bench: shapes whose name holds it; NULL: all */
     long width, height, steps, batch_count, batch_size, clip_skip, threads;
     double cfg_scale, guidance_rescale, eta, guidance;

@@ -111,6 +111,16 @@ static rung_status encode_one(const struct job *j, const rung_request *r, bool n
                      out->d, d);
 }
 
+/* SDXL was trained with zeros where there is no negative prompt. */
+static rung_status zero_embeds(size_t n, size_t d, rung_embeds *out, rung_err *err) {
+    *out = (rung_embeds){.n = n, .d = d, .data = calloc(n * d, sizeof *out->data)};
+    return out->data ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "no memory for %zu embeddings", n);
+}
+
+static bool wants_zero_negative(const struct job *j, const rung_request *r) {
+    return j->e->info.pooled_dim && !r->neg_embeds.data && (!r->negative_prompt || !*r->negative_prompt);
+}
+
 /* A prompt and its negative get equally many rows, as the shorter one is filled up. */
 static rung_status encode_prompts(struct job *j, rung_err *err) {
     for (size_t i = 0; i < j->count; i++) {
@@ -118,8 +128,29 @@ static rung_status encode_prompts(struct job *j, rung_err *err) {
         rung_embeds *uncond = &j->prompts[i], *cond = &j->prompts[j->nets - j->count + i];
         RUNG_TRY(encode_one(j, r, false, 0, cond, err));
         if (!j->guided) continue;
-        RUNG_TRY(encode_one(j, r, true, cond->n, uncond, err));
+        if (wants_zero_negative(j, r))
+            RUNG_TRY(zero_embeds(cond->n, cond->d, uncond, err));
+        else
+            RUNG_TRY(encode_one(j, r, true, cond->n, uncond, err));
         if (cond->n < uncond->n) RUNG_TRY(encode_one(j, r, false, uncond->n, cond, err));
+    }
+    return RUNG_OK;
+}
+
+/* pooled f32 [nets, pooled_dim], malloc'd into *out; NULL where the model takes none. */
+static rung_status gather_pooled(const struct job *j, float **out, rung_err *err) {
+    const size_t d = j->e->info.pooled_dim;
+    *out = d ? calloc(j->nets * d, sizeof **out) : NULL;
+    if (d && !*out) return rung_fail(err, RUNG_ENOMEM, "no memory for pooled embeddings");
+    for (size_t i = 0; i < j->nets; i++) {
+        const bool negative = j->guided && i < j->count;
+        const rung_request *r = &j->requests[i % j->count];
+        const rung_rows *rows = negative ? &r->neg_pooled : &r->pooled;
+        if (!rows->data && (!d || (negative && wants_zero_negative(j, r)))) continue;
+        if (!rows->data || rows->rows != 1 || rows->cols != d)
+            return rung_fail(err, RUNG_ESHAPE, "%s pooled embeddings are [%zu, %zu], wanted %s%zu]",
+                             negative ? "negative" : "prompt", rows->rows, rows->cols, d ? "[1, " : "none: [0, ", d);
+        memcpy(*out + i * d, rows->data, d * sizeof **out);
     }
     return RUNG_OK;
 }
@@ -132,9 +163,10 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
     for (size_t i = 0; i < j->nets; i++) n = size_max(n, j->prompts[i].n);
     for (size_t i = 0; i < j->nets; i++) masked |= j->prompts[i].mask || j->prompts[i].n < n;
     if (!size_mul(j->nets * n, d, &floats)) return rung_fail(err, RUNG_ENOMEM, "embeddings: %zu rows", j->nets * n);
-    float *ctx = calloc(floats, sizeof *ctx);
+    float *ctx = calloc(floats, sizeof *ctx), *pooled = NULL;
     unsigned char *mask = calloc(j->nets, n);
-    rung_status st = ctx && mask ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "no memory for %zu embeddings", j->nets * n);
+    rung_status st = ctx && mask ? gather_pooled(j, &pooled, err)
+                                 : rung_fail(err, RUNG_ENOMEM, "no memory for %zu embeddings", j->nets * n);
     for (size_t i = 0; !st && i < j->nets; i++) {
         const rung_embeds *p = &j->prompts[i];
         memcpy(ctx + i * n * d, p->data, p->n * d * sizeof(float));
@@ -149,10 +181,12 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
                                   .n_ctx = n,
                                   .ctx = ctx,
                                   .mask = masked ? mask : NULL,
+                                  .pooled = pooled,
                                   .image_h = (float)(j->h * j->e->info.factor),
                                   .image_w = (float)(j->w * j->e->info.factor)};
     if (!st) st = rung_denoiser_begin(j->e->denoiser, &j->run, &c, err);
     free(ctx);
+    free(pooled);
     free(mask);
     return st;
 }
@@ -330,17 +364,21 @@ size_t rung_request_bytes(rung_engine *e, const rung_request *r) {
     struct job j = {.e = e, .requests = r, .first = r, .count = 1};
     if (check_request(&j, NULL) != RUNG_OK) return 0;
     float *ctx = calloc(2 * CONTEXT_ROWS * e->info.context_dim, sizeof *ctx);
+    float *pooled = calloc(2 * e->info.pooled_dim + 1, sizeof *pooled);
     const rung_denoiser_cond c = {.batch = guidance_scale(&j) > 1 ? 2 : 1,
                                   .h = j.h,
                                   .w = j.w,
                                   .n_ctx = CONTEXT_ROWS,
                                   .ctx = ctx,
+                                  .pooled = e->info.pooled_dim ? pooled : NULL,
                                   .image_h = (float)(j.h * e->info.factor),
                                   .image_w = (float)(j.w * e->info.factor)};
     size_t bytes = 0;
-    if (ctx && rung_denoiser_begin(e->denoiser, &j.run, &c, NULL) == RUNG_OK) bytes = rung_denoiser_run_bytes(j.run);
+    if (ctx && pooled && rung_denoiser_begin(e->denoiser, &j.run, &c, NULL) == RUNG_OK)
+        bytes = rung_denoiser_run_bytes(j.run);
     rung_denoiser_end(&j.run);
     free(ctx);
+    free(pooled);
     return bytes;
 }
 

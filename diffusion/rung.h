@@ -38,10 +38,10 @@ typedef struct {
 } rung_lora_option;
 
 typedef struct {
-    const char *model;    /* directory in diffusers layout, or one .safetensors in the original ldm layout */
-    int threads;          /* 0: one for each processor that the process may use */
-    const char *type;     /* what weights are kept as: "f32", "bf16", "f16", "fp6"; NULL: as they are stored */
-    const char *backend;  /* "cpu" (NULL), "cuda" */
+    const char *model;   /* directory in diffusers layout, or one .safetensors in the original ldm layout */
+    int threads;         /* 0: one for each processor that the process may use */
+    const char *type;    /* what weights are kept as: "f32", "bf16", "f16", "fp6"; NULL: as they are stored */
+    const char *backend; /* "cpu" (NULL), "cuda" */
     const rung_lora_option *loras;
     size_t n_loras;
     bool no_text_encoder; /* every request brings its embeddings: the text encoder is not loaded */
@@ -58,6 +58,7 @@ typedef struct {
     size_t latent_channels, factor;      /* latents are f32 [1, latent_channels, height / factor, width / factor] */
     size_t image_channels;               /* 3: RGB, 4: RGBA */
     size_t context_dim;                  /* width of the embeddings */
+    size_t pooled_dim;                   /* width of the pooled embeddings that a request has to bring; 0: none */
     int steps;
     float cfg_scale;
     double load_seconds;
@@ -93,6 +94,8 @@ typedef struct {
     const float *noise;           /* f32 [latent_channels, height / factor, width / factor], standard normal;
                                      NULL: drawn from the seed */
     rung_rows embeds, neg_embeds; /* in place of the text encoder's output: f32 [n, context_dim] */
+    rung_rows pooled,
+        neg_pooled; /* SDXL: f32 [1, pooled_dim]; without neg_pooled, zeros stand for the negative prompt */
     rung_progress_fn *progress;
     void *progress_user;
 } rung_request;

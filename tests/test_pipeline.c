@@ -54,6 +54,17 @@ static int pixel_distance(const rung_image *got, const float *want) {
     return worst;
 }
 
+/* Embeddings of a case, from the golden folder; the numbers go with *file. */
+static rung_rows rows_of(const cJSON *c, const char *key, rung_npy *file) {
+    char path[512];
+    rung_err e = {0};
+    *file = (rung_npy){0};
+    if (!text_of(c, key)) return (rung_rows){0};
+    snprintf(path, sizeof path, "%s/%s", GOLDEN, text_of(c, key));
+    CHECK(rung_npy_read(file, path, &e) == RUNG_OK);
+    return (rung_rows){file->data, file->ndim == 3 ? file->shape[1] : 1, file->ndim ? file->shape[file->ndim - 1] : 0};
+}
+
 static void picture_matches(const rung_image *got, int i) {
     rung_npy latents = golden("latents", i), pixels = golden("pixels", i);
     const size_t n = got->latent_channels * got->latent_h * got->latent_w;
@@ -95,11 +106,16 @@ static void every_case_matches(const cJSON *cases) {
         }
         rung_err e = {0};
         rung_image image = {0};
-        const rung_request r = request_of(c);
+        rung_npy embeds, pooled;
+        rung_request r = request_of(c);
+        r.embeds = rows_of(c, "embeds", &embeds);
+        r.pooled = rows_of(c, "pooled", &pooled);
         if (engine && !CHECK(rung_generate(engine, &r, 1, &image, &e) == RUNG_OK))
             fprintf(stderr, "  case %d: %s\n", i, e.msg);
         if (image.pixels) picture_matches(&image, i);
         rung_image_free(&image);
+        rung_npy_free(&embeds);
+        rung_npy_free(&pooled);
         i++;
     }
     rung_close(&engine);
@@ -182,12 +198,12 @@ static void bad_requests_are_refused(void) {
 static void a_wrong_lora_is_refused(void) {
     rung_engine *engine = NULL;
     rung_err e = {0};
-    const rung_options o = {.model = GOLDEN "/icons",
-                            .loras = &(rung_lora_option){GOLDEN "/lora.safetensors", 1},
-                            .n_loras = 1};
+    const rung_options o = {
+        .model = GOLDEN "/icons", .loras = &(rung_lora_option){GOLDEN "/lora.safetensors", 1}, .n_loras = 1};
     CHECK(rung_open(&engine, &o, &e) == RUNG_OK); /* nothing in it concerns a transformer */
     rung_close(&engine);
-    const rung_options no_lora = {.model = GOLDEN "/sd1", .loras = &(rung_lora_option){GOLDEN "/cases.json", 1}, .n_loras = 1};
+    const rung_options no_lora = {
+        .model = GOLDEN "/sd1", .loras = &(rung_lora_option){GOLDEN "/cases.json", 1}, .n_loras = 1};
     CHECK(rung_open(&engine, &no_lora, &e) == RUNG_EFORMAT && engine == NULL && strstr(e.msg, "cases.json"));
 }
 

@@ -9,7 +9,7 @@ import copy, json, os, sys
 
 import diffusers, numpy as np, torch, transformers
 from diffusers import (AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler,
-                       EulerDiscreteScheduler, LCMScheduler, PNDMScheduler, StableDiffusionPipeline,
+                       EulerDiscreteScheduler, LCMScheduler, PNDMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline,
                        UNet2DConditionModel)
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -77,6 +77,34 @@ def stable_diffusion(kind):
                                    requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def sdxl(out):
+    """No text encoders: embeddings come from files. The negative prompt is zeros, as SDXL's pipeline has it."""
+    unet = randomise(UNet2DConditionModel(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=24,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), use_linear_projection=True, transformer_layers_per_block=(1, 2),
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 20), 60)
+    pipe = StableDiffusionXLPipeline(vae=vae(61), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None,
+                                     unet=unet, scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1),
+                                     add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    g = torch.Generator().manual_seed(62)
+    np.save(f"{out}/sdxl_embeds.npy", torch.randn(1, 77, 24, generator=g).numpy())
+    np.save(f"{out}/sdxl_pooled.npy", torch.randn(1, 20, generator=g).numpy())
+    return pipe
+
+
+def run_sdxl(pipe, case):
+    embeds, pooled = (torch.from_numpy(np.load(f"{sys.argv[1]}/{case[k]}")) for k in ("embeds", "pooled"))
+    latents = {}
+    image = pipe(prompt_embeds=embeds, pooled_prompt_embeds=pooled, negative_prompt_embeds=torch.zeros_like(embeds),
+                 negative_pooled_prompt_embeds=torch.zeros_like(pooled), num_inference_steps=case["steps"],
+                 guidance_scale=case["cfg"], height=case["height"], width=case["width"], output_type="np",
+                 generator=torch.Generator().manual_seed(case["seed"]),
+                 callback_on_step_end=lambda p, i, t, kw: latents.update(kw) or kw).images[0]
+    return latents["latents"].numpy(), (image * 255).round().astype(np.uint8)
 
 
 def save_half(part, folder):
@@ -185,6 +213,7 @@ def cases():
     yield "icons", dict(base, prompt=WORDS[0], cfg=3.5)
     yield "icons", dict(base, prompt="A blue cat, sharp houses zebra", negative="low quality", cfg=4.0, width=44, height=20)
     yield "icons", dict(base, prompt=WORDS[1], cfg=2.0, sampler="euler_a")
+    yield "sdxl", dict(base, embeds="sdxl_embeds.npy", pooled="sdxl_pooled.npy", width=48)
 
 
 @torch.no_grad()
@@ -196,12 +225,15 @@ def main():
         save_half(pipe, f"{out}/{kind}")
         # as a user's would be: a scheduler made in memory forgets its defaults in from_config, a loaded one does not
         pipe.scheduler = type(pipe.scheduler).from_pretrained(f"{out}/{kind}/scheduler")
+    pipes["sdxl"] = sdxl(out)
+    save_half(pipes["sdxl"], f"{out}/sdxl")
     save_lora(pipes["sd1"].unet, f"{out}/lora.safetensors")
     *icon_parts, scheduler = icons(f"{out}/icons")
     icon_parts.append(type(scheduler).from_pretrained(f"{out}/icons/scheduler"))
     listed = []
     for i, (model, case) in enumerate(cases()):
-        latents, pixels = run_icons(icon_parts, case) if model == "icons" else run_sd(pipes[model], case)
+        run, what = {"icons": (run_icons, icon_parts), "sdxl": (run_sdxl, pipes["sdxl"])}.get(model, (run_sd, pipes.get(model)))
+        latents, pixels = run(what, case)
         np.save(f"{out}/latents_{i}.npy", latents.astype(np.float32))
         np.save(f"{out}/pixels_{i}.npy", pixels.astype(np.float32))
         listed.append(dict(case, model=model))
