@@ -3,6 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 static const struct {
     const char *name;
     unsigned mask;
@@ -22,7 +26,9 @@ unsigned rung_cpu_detect(void) {
     if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         cpu |= RUNG_CPU_AVX512;
-    if ((cpu & RUNG_CPU_AVX512) && __builtin_cpu_supports("avx512bf16")) cpu |= RUNG_CPU_AVX512BF16;
+    unsigned eax, ebx, ecx, edx; /* __builtin_cpu_supports("avx512bf16") is younger than some compilers */
+    if ((cpu & RUNG_CPU_AVX512) && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 5 & 1))
+        cpu |= RUNG_CPU_AVX512BF16;
 #endif
     return cpu;
 }
