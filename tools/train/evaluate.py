@@ -33,7 +33,7 @@ def load(folder):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--model", default=os.path.normpath(f"{HERE}/../../assets/icons"))
-    args.add_argument("--cache", default="/opt/rung/train")
+    args.add_argument("--cache", default="../rung-train")
     args.add_argument("--steps", type=int, default=20)
     args.add_argument("--cfg", type=float, default=4.)
     args.add_argument("--seed", type=int, default=0)

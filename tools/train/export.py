@@ -18,7 +18,7 @@ RULE = {"vae": "all convolutions and linears except conv_in, conv_out, quant_con
         "text_encoder": "all linears and word_embeddings, not position and token type embeddings"}
 INDEX = {"_class_name": "RungIconPipeline", "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
          "text_encoder": ["transformers", "BertModel"], "tokenizer": ["transformers", "BertTokenizer"],
-         "transformer": ["rung", "LadderTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+         "transformer": ["rung", "LadderTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"], "default_steps": 20, "default_cfg_scale": 3}
 LICENSES = """# Credits and licences of these weights
 
 - Text encoder: all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0, https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
@@ -84,8 +84,8 @@ def export(out, transformer, vae):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--out", default=os.path.normpath(f"{HERE}/../../assets/icons"))
-    args.add_argument("--transformer", default="/opt/rung/train/ladder/transformer")
-    args.add_argument("--vae", default="/opt/rung/train/vae")
+    args.add_argument("--transformer", default="../rung-train/ladder/transformer")
+    args.add_argument("--vae", default="../rung-train/vae")
     args = args.parse_args()
     export(args.out, args.transformer, args.vae)
 

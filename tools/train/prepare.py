@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Icons to one uint8 pack: the first step of training.
 
-    prepare.py [--icons /work/shared/icons] [--cache /opt/rung/train]
+    prepare.py [--icons ../shared/icons] [--cache ../rung-train]
 
 Writes CACHE/icons.npy, uint8 [N, 128, 128, 4], RGB premultiplied by alpha, area-averaged from 256x256 in premultiplied
 space, and CACHE/split.npz with two bool masks over the lines of index.jsonl, both from a fixed seed:
@@ -38,8 +38,8 @@ def split(index):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--icons", default="/work/shared/icons")
-    args.add_argument("--cache", default="/opt/rung/train")
+    args.add_argument("--icons", default="../shared/icons")
+    args.add_argument("--cache", default="../rung-train")
     args = args.parse_args()
     os.makedirs(args.cache, exist_ok=True)
     index = read_index(args.icons)

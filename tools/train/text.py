@@ -100,8 +100,8 @@ def icon_captions(meta, rng, module, count):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--icons", default="/work/shared/icons")
-    args.add_argument("--cache", default="/opt/rung/train")
+    args.add_argument("--icons", default="../shared/icons")
+    args.add_argument("--cache", default="../rung-train")
     args.add_argument("--captions", type=int, default=16, help="captions an icon")
     args.add_argument("--people", action="store_true", help="also the people icons")
     args.add_argument("--threads", type=int, default=1)

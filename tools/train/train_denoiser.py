@@ -235,9 +235,9 @@ def train(rank, args):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--minutes", type=float, required=True)
-    args.add_argument("--icons", default="/work/shared/icons")
-    args.add_argument("--cache", default="/opt/rung/train")
-    args.add_argument("--vae", default="/opt/rung/train/vae")
+    args.add_argument("--icons", default="../shared/icons")
+    args.add_argument("--cache", default="../rung-train")
+    args.add_argument("--vae", default="../rung-train/vae")
     args.add_argument("--name", default="ladder")
     args.add_argument("--width", type=int, default=256)
     args.add_argument("--heads", type=int, default=8)

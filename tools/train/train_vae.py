@@ -160,9 +160,9 @@ def normalise(vae, images):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--minutes", type=float, required=True)
-    args.add_argument("--cache", default="/opt/rung/train")
+    args.add_argument("--cache", default="../rung-train")
     args.add_argument("--name", default="vae", help="folder in the cache")
-    args.add_argument("--init", default="/work/shared/vae", help="diffusers directory to start from")
+    args.add_argument("--init", default="../shared/vae", help="diffusers directory to start from")
     args.add_argument("--channels", type=int, default=8)
     args.add_argument("--batch", type=int, default=16)
     args.add_argument("--lr", type=float, default=LR)
