@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L /* open, mmap */
+#define _DEFAULT_SOURCE /* open, mmap, madvise */
 #include "assets/safetensors.h"
 
 #include <errno.h>
@@ -225,4 +225,12 @@ const rung_tensor *rung_safetensors_find(const rung_safetensors *s, const char *
     const struct entry key = {.name = name};
     const struct entry *e = bsearch(&key, s->entries, s->count, sizeof key, by_name);
     return e ? &e->tensor : NULL;
+}
+
+void rung_safetensors_release(const rung_safetensors *s, const void *data, size_t bytes) {
+    const unsigned char *p = data;
+    if (p < s->map || p >= s->map + s->map_bytes) return;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), at = (size_t)(p - s->map), first = at / page * page;
+    /* Advice: a system that does not take it costs memory only. */
+    (void)madvise(s->map + first, size_min(s->map_bytes, at + bytes) - first, MADV_DONTNEED);
 }

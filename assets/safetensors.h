@@ -22,4 +22,8 @@ const char *rung_safetensors_name(const rung_safetensors *s, size_t i);
 const rung_tensor *rung_safetensors_tensor(const rung_safetensors *s, size_t i);
 /** NULL when there is none. */
 const rung_tensor *rung_safetensors_find(const rung_safetensors *s, const char *name);
+
+/** Gives the pages that hold `bytes` bytes at `data` back to the system when they lie in this file; reading brings them
+ *  back. */
+void rung_safetensors_release(const rung_safetensors *s, const void *data, size_t bytes);
 #endif

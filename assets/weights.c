@@ -46,7 +46,8 @@ rung_status weights_add(rung_weights *w, const char *name, const rung_tensor *t,
     }
     char *copy = strdup(name);
     if (!copy) return no_memory(w->path, err);
-    w->entries[w->count++] = (struct entry){.name = copy, .tensor = *t};
+    w->entries[w->count] = (struct entry){.name = copy, .tensor = *t};
+    w->entries[w->count++].tensor.name = copy;
     return RUNG_OK;
 }
 
@@ -272,6 +273,10 @@ size_t rung_weights_count(const rung_weights *w) { return w->count; }
 const char *rung_weights_name(const rung_weights *w, size_t i) { return w->entries[i].name; }
 const rung_tensor *rung_weights_tensor(const rung_weights *w, size_t i) { return &w->entries[i].tensor; }
 const char *rung_weights_path(const rung_weights *w) { return w->path; }
+
+void rung_weights_release(const rung_weights *w, const void *data, size_t bytes) {
+    for (size_t i = 0; i < w->n_files; i++) rung_safetensors_release(w->files[i], data, bytes);
+}
 
 static struct entry *find(const rung_weights *w, const char *name) {
     const struct entry key = {.name = (char *)name}; /* the key's name is only read */

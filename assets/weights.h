@@ -26,4 +26,8 @@ bool rung_weights_has(const rung_weights *w, const char *name); /* marks nothing
 /** RUNG_EFORMAT naming up to three tensors that nobody has asked for (buffers such as position_ids are no surplus). */
 rung_status rung_weights_check_used(const rung_weights *w, rung_err *err);
 const char *rung_weights_path(const rung_weights *w);
+
+/** The pages that hold bytes of a file's tensor leave this process; they come back, from the file, when read again. For
+ *  those who walk through files larger than their memory. Bytes that lie in no file of w stay. */
+void rung_weights_release(const rung_weights *w, const void *data, size_t bytes);
 #endif

@@ -90,7 +90,11 @@ static void six_bits_and_scale(void) {
         for (int k = 0; k < 6; k++)
             stream[1 + (6 * i + k) / 8] |= (unsigned char)((codes[i] >> (5 - k) & 1) << (7 - (6 * i + k) % 8));
     memcpy(scale + 1, scales, 8);
-    const rung_tensor t = {RUNG_F6_E3M2, 2, {2, 6}, stream + 1, (const float *)(const void *)(scale + 1)};
+    const rung_tensor t = {.dtype = RUNG_F6_E3M2,
+                           .ndim = 2,
+                           .shape = {2, 6},
+                           .data = stream + 1,
+                           .scale = (const float *)(const void *)(scale + 1)};
     const float want[12] = {0.5f, 14, 0.03125f, 0, -0.5f, 0.125f, 3, 3, 3, 3, 3, -84};
     float got[12];
     rung_err e = {0};

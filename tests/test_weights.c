@@ -135,7 +135,8 @@ static void views(void) {
 static void cuts(void) {
     const float scale[6] = {1, 2, 3, 4, 5, 6};
     const unsigned char data[18] = {0};
-    const rung_tensor t = {RUNG_F6_E3M2, 2, {6, 4}, data, scale}, odd = {RUNG_F6_E3M2, 1, {6}, data, NULL};
+    const rung_tensor t = {.dtype = RUNG_F6_E3M2, .ndim = 2, .shape = {6, 4}, .data = data, .scale = scale};
+    const rung_tensor odd = {.dtype = RUNG_F6_E3M2, .ndim = 1, .shape = {6}, .data = data};
     rung_err e = {0};
     rung_weights *w;
     rung_tensor part;

@@ -24,6 +24,7 @@ typedef struct {
     const void *data;            /* little-endian, any alignment; six-bit dtypes: 8 codes in 6 bytes, the first code in
                                     the most significant bits (kernels/base/fp6.h) */
     const float *scale;          /* f32 [shape[0]], any alignment: what row r is multiplied by; NULL: 1 */
+    const char *name;            /* in its file, borrowed, for messages and reports; NULL: none */
 } rung_tensor;
 
 unsigned rung_dtype_bits(rung_dtype t);     /* 6 for the six-bit ones */
