@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "kernels/base/cpu.h"
+#include "kernels/cuda/cuda.h"
 
 const char *rung_version(void) { return RUNG_VERSION; }
 
@@ -33,8 +34,7 @@ static rung_status store_from_name(rung_store *store, const char *type, rung_err
 
 static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err *err) {
     unsigned mask;
-    if (o->backend && strcmp(o->backend, "cuda") == 0)
-        return rung_fail(err, RUNG_EDEVICE, "backend cuda: this build has the CPU backend only");
+    if (o->backend && strcmp(o->backend, "cuda") == 0) return rung_cuda_backend_open(&e->be, o->device, err);
     if (o->backend && strcmp(o->backend, "cpu") != 0)
         return rung_fail(err, RUNG_EARG, "backend is '%s', wanted cpu or cuda", o->backend);
     RUNG_TRY(rung_cpu_mask(&mask, err));

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 
 #include "assets/model.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/pool.h"
+#include "kernels/cuda/cuda.h"
 
 static const char *const parts[] = {"text_encoder", "unet", "transformer", "vae"};
 
@@ -64,6 +67,17 @@ static rung_status describe_parts(rung_model *m, FILE *f, cJSON *list, rung_err 
     return RUNG_OK;
 }
 
+/* Closes f, whose text *text becomes, and root, which is what a program asked for. */
+static rung_status finish_text(rung_status st, char **text, FILE *f, cJSON *root, bool json, rung_err *err) {
+    if (f && fclose(f) != 0 && !st) st = rung_fail(err, RUNG_ENOMEM, "info: out of memory");
+    if (st || json) {
+        free(*text);
+        *text = st ? NULL : cJSON_PrintUnformatted(root);
+    }
+    cJSON_Delete(root);
+    return st || *text ? st : rung_fail(err, RUNG_ENOMEM, "info: out of memory");
+}
+
 rung_status rung_info_text(char **text, const char *path, bool json, rung_err *err) {
     rung_model *m = NULL;
     size_t size;
@@ -80,12 +94,68 @@ rung_status rung_info_text(char **text, const char *path, bool json, rung_err *e
         cJSON_AddStringToObject(root, "layout", rung_model_is_ldm(m) ? "ldm" : "diffusers");
         st = describe_parts(m, f, list, err);
     }
-    if (f && fclose(f) != 0 && !st) st = rung_fail(err, RUNG_ENOMEM, "info: out of memory");
-    if (st || json) {
-        free(*text);
-        *text = st ? NULL : cJSON_PrintUnformatted(root);
-    }
-    cJSON_Delete(root);
     rung_model_close(&m);
-    return st || *text ? st : rung_fail(err, RUNG_ENOMEM, "info: out of memory");
+    return finish_text(st, text, f, root, json, err);
+}
+
+static void device_text(FILE *f, int i, const rung_cuda_device *d) {
+    fprintf(f, "cuda %d  %s, compute capability %d.%d, %d multiprocessors, %.1f GB\n", i, d->name, d->major, d->minor,
+            d->multiprocessors, 1e-9 * (double)d->memory);
+}
+
+static cJSON *device_json(int i, const rung_cuda_device *d) {
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "backend", "cuda");
+    cJSON_AddNumberToObject(o, "device", i);
+    cJSON_AddStringToObject(o, "name", d->name);
+    cJSON_AddNumberToObject(o, "major", d->major);
+    cJSON_AddNumberToObject(o, "minor", d->minor);
+    cJSON_AddNumberToObject(o, "multiprocessors", d->multiprocessors);
+    cJSON_AddNumberToObject(o, "bytes", (double)d->memory);
+    return o;
+}
+
+static rung_status describe_processor(FILE *f, cJSON *list, rung_err *err) {
+    unsigned mask;
+    rung_pool *pool;
+    RUNG_TRY(rung_cpu_mask(&mask, err));
+    RUNG_TRY(rung_pool_open(&pool, 0, err));
+    const int threads = rung_pool_threads(pool);
+    rung_pool_close(&pool);
+    const char *level = rung_cpu_name(rung_cpu_detect() & mask);
+    fprintf(f, "cpu     %s, %d threads\n", level, threads);
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "backend", "cpu");
+    cJSON_AddStringToObject(o, "level", level);
+    cJSON_AddNumberToObject(o, "threads", threads);
+    cJSON_AddItemToArray(list, o);
+    return RUNG_OK;
+}
+
+/* No GPU is no error here: it is the answer. */
+static void describe_gpus(FILE *f, cJSON *root, cJSON *list) {
+    int count;
+    rung_cuda_device d;
+    rung_err why = {0};
+    rung_status st = rung_cuda_count(&count, &why);
+    for (int i = 0; i < count && !st; i++) {
+        st = rung_cuda_describe(&d, i, &why);
+        if (st) break;
+        device_text(f, i, &d);
+        cJSON_AddItemToArray(list, device_json(i, &d));
+    }
+    if (!st) return;
+    fprintf(f, "no GPU  %s\n", why.msg);
+    cJSON_AddStringToObject(root, "no_gpu", why.msg);
+}
+
+rung_status rung_info_devices(char **text, bool json, rung_err *err) {
+    size_t size;
+    *text = NULL;
+    FILE *f = open_memstream(text, &size);
+    cJSON *root = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(root, "devices");
+    rung_status st = f && list ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "info: out of memory");
+    if (!st) st = describe_processor(f, list, err);
+    if (!st) describe_gpus(f, root, list);
+    return finish_text(st, text, f, root, json, err);
 }

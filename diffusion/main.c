@@ -211,6 +211,7 @@ static rung_options engine_options(const cli_options *o, const char *model) {
                           .threads = (int)o->threads,
                           .type = o->type,
                           .backend = o->backend,
+                          .device = (int)o->device,
                           .loras = o->loras,
                           .n_loras = o->n_loras};
 }
@@ -350,6 +351,12 @@ static rung_status show_text(char *text, rung_err *err) {
     return RUNG_OK;
 }
 
+static rung_status show_devices(const cli_options *o, rung_err *err) {
+    char *text = NULL;
+    RUNG_TRY(rung_info_devices(&text, o->json, err));
+    return show_text(text, err);
+}
+
 static rung_status with_model(const cli_options *o, rung_err *err) {
     char *shipped = NULL, *text = NULL;
     struct inputs in = {0};
@@ -387,6 +394,7 @@ static rung_status run(const cli_options *o, rung_err *err) {
     case CLI_INFO:
         break;
     }
+    if (o->devices) return show_devices(o, err);
     return with_model(o, err);
 }
 

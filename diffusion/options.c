@@ -54,6 +54,8 @@ static const option_row rows[] = {
     {"threads", 't', INTEGER, AT(threads), 0, 1, 512, "N", "threads (one for each processor)"},
     {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6", "what the weights are kept as (as stored)"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
+    {"device", 0, INTEGER, AT(device), 0, 0, 1023, "N", "which GPU, with --backend cuda (0)"},
+    {"devices", 0, FLAG, AT(devices), 0, 0, 0, NULL, "info: the processor and the GPUs in place of a model"},
     {"lora", 0, LORA, AT(loras), 0, 0, 0, "FILE:WEIGHT", "merge a LoRA at load; may be given several times"},
     {"vae-tiling", 0, FLAG, AT(vae_tiling), 0, 0, 0, NULL, "decode in strips at any size: less memory, more time"},
     {"noise", 0, TEXT, AT(noise), 0, 0, 0, "F.npy", "initial standard normal latents, f32 [1, C, h, w]"},
@@ -215,6 +217,8 @@ static rung_status check_utf8(const char *what, const char *text, rung_err *err)
 }
 
 static rung_status check_together(cli_options *o, rung_err *err) {
+    if (o->devices && (o->command != CLI_INFO || o->model))
+        return rung_fail(err, RUNG_EARG, "--devices belongs to rung info, without a model");
     if (o->command != CLI_GENERATE) return RUNG_OK;
     if (o->resume || o->batch_size)
         return rung_fail(err, RUNG_EARG, "--%s belongs to rung batch", o->resume ? "resume" : "batch-size");
@@ -306,7 +310,7 @@ char *cli_help(void) {
     if (!f) return NULL;
     fputs("rung [options] PROMPT       draw a picture\n"
           "rung batch FILE [options]   a picture, or more, for each line of a prompt file\n"
-          "rung info [MODEL]           what is in a model\n"
+          "rung info [MODEL]           what is in a model; with --devices: what can compute\n"
           "rung bench [WORD]           speed of the operations whose name holds WORD\n\n",
           f);
     help_options(f);

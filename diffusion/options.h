@@ -12,7 +12,7 @@ typedef struct {
     const char *model, *prompt, *negative_prompt, *output;
     const char *prompt_file;  /* of batch; "-": standard input */
     const char *bench_filter; /* of bench: shapes whose name holds it; NULL: all */
-    long width, height, steps, batch_count, batch_size, clip_skip, threads;
+    long width, height, steps, batch_count, batch_size, clip_skip, threads, device;
     double cfg_scale, guidance_rescale, eta, guidance;
     bool cfg_set, eta_set, guidance_set;
     long long seed; /* negative: random */
@@ -22,7 +22,7 @@ typedef struct {
     rung_lora_option *loras; /* owned, paths too */
     size_t n_loras;
     const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
-    bool literal, vae_tiling, resume, verbose, quiet, json;
+    bool literal, vae_tiling, resume, devices, verbose, quiet, json;
 } cli_options;
 
 /** RUNG_EARG with what was found and what was wanted. cli_options_free in any case. */

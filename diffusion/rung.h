@@ -42,6 +42,7 @@ typedef struct {
     int threads;         /* 0: one for each processor that the process may use */
     const char *type;    /* what weights are kept as: "f32", "bf16", "f16", "fp6"; NULL: as they are stored */
     const char *backend; /* "cpu" (NULL), "cuda" */
+    int device;          /* which GPU, from 0: with "cuda" */
     const rung_lora_option *loras;
     size_t n_loras;
     bool no_text_encoder; /* every request brings its embeddings: the text encoder is not loaded */

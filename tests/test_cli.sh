@@ -52,6 +52,9 @@ expect 2 'after %' $draw -o 'out%s.png' x
 expect 2 'distilled' $draw --guidance 3 x
 
 expect 2 'nonesuch' bench nonesuch
+expect 2 'belongs to rung info' $draw --devices x
+expect 2 'whole number from 0' $draw --device -1 x
+expect 0 '^cpu +[a-z0-9]+, [0-9]+ threads' info --devices
 
 # What cannot be done
 expect 1 'nonesuch' -m nonesuch x

@@ -8,10 +8,10 @@
 #ifndef RUNG_GEMM_H
 #define RUNG_GEMM_H
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/weight_rows.h"
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
-typedef enum { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FP6 } gemm_dtype;
 enum { GEMM_FP6_GROUP = 4 };
 
 /* W [n, k] in panels of nr columns (rows of W), each panel k-major: the nr weights that meet one A[r, k] lie side by
@@ -26,13 +26,6 @@ typedef struct {
     float *scale;          /* f32 [ceil(n / nr) * nr]: what column c is multiplied by; NULL: 1 */
     float *bias;           /* f32 [ceil(n / nr) * nr]; NULL: none */
 } gemm_weights;
-
-/* One tensor of a stack. taps > 1: the tensor is [n, k / taps, taps] (a convolution's oc, ic, kh * kw) and is packed
- * with the channels last, k = tap * channels + channel. */
-typedef struct {
-    const rung_tensor *w, *bias; /* bias NULL: none */
-    size_t taps;
-} gemm_part;
 
 /** Packs the stack. RUNG_EFORMAT (dtype; NaN or infinity where FP6 is asked for), RUNG_ESHAPE, RUNG_ENOMEM. */
 rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, size_t nr,
