@@ -69,7 +69,8 @@ rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, voi
 
 rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung_tensor *t, size_t i, size_t parts,
                              rung_tensor *out, rung_err *err) {
-    const size_t bits = rung_tensor_count(t) / parts * rung_dtype_bits(t->dtype);
+    /* A sparse tensor's values stay together: its rows know where they begin. */
+    const size_t bits = t->bitmap ? 0 : rung_tensor_count(t) / parts * rung_dtype_bits(t->dtype);
     char shape[100];
     if (t->ndim < 1 || t->shape[0] % parts != 0 || bits % 8 != 0)
         return rung_fail(err, RUNG_ESHAPE, "%s: tensor %s is %s, which cannot be cut into %zu parts", w->path, name,
@@ -77,6 +78,10 @@ rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung
     *out = *t;
     out->shape[0] /= parts;
     out->data = (const char *)t->data + i * (bits / 8);
+    if (t->bitmap) {
+        out->bitmap += i * out->shape[0] * size_div_up(rung_tensor_row(t), 8);
+        out->row_at += i * out->shape[0];
+    }
     if (t->scale) out->scale = (const float *)((const char *)t->scale + i * out->shape[0] * sizeof(float));
     return RUNG_OK;
 }

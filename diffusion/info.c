@@ -24,7 +24,7 @@ static struct totals count(const rung_weights *w) {
         const size_t n = rung_tensor_count(x);
         t.parameters += n;
         t.of_dtype[x->dtype] += n;
-        t.bytes += (n * rung_dtype_bits(x->dtype) + 7) / 8 + (x->scale ? 4 * x->shape[0] : 0);
+        t.bytes += rung_tensor_bytes(x);
     }
     return t;
 }

@@ -10,14 +10,14 @@ static const struct {
     const char *name;
     unsigned bits;
 } dtypes[RUNG_DTYPES] = {
-    {"F64", 64},    {"F32", 32},    {"F16", 16}, {"BF16", 16}, {"F8_E4M3", 8}, {"F8_E5M2", 8},
-    {"F6_E3M2", 6}, {"F6_E2M3", 6}, {"I64", 64}, {"I32", 32},  {"I16", 16},    {"I8", 8},
-    {"U64", 64},    {"U32", 32},    {"U16", 16}, {"U8", 8},    {"BOOL", 8},
+    {"F64", 64},    {"F32", 32},    {"F16", 16},    {"BF16", 16}, {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F6_E3M2", 6},
+    {"F6_E2M3", 6}, {"F5_E3M1", 5}, {"F5_E2M2", 5}, {"I64", 64},  {"I32", 32},    {"I16", 16},    {"I8", 8},
+    {"U64", 64},    {"U32", 32},    {"U16", 16},    {"U8", 8},    {"BOOL", 8},
 };
 
 unsigned rung_dtype_bits(rung_dtype t) { return dtypes[t].bits; }
 const char *rung_dtype_name(rung_dtype t) { return dtypes[t].name; }
-bool rung_dtype_is_float(rung_dtype t) { return t <= RUNG_F6_E2M3; }
+bool rung_dtype_is_float(rung_dtype t) { return t <= RUNG_F5_E2M2; }
 
 bool rung_dtype_from_name(const char *name, rung_dtype *out) {
     for (int i = 0; i < RUNG_DTYPES; i++) {
@@ -33,6 +33,19 @@ size_t rung_tensor_count(const rung_tensor *t) {
     size_t n = 1;
     for (int i = 0; i < t->ndim; i++) n *= t->shape[i];
     return n;
+}
+
+size_t rung_tensor_row(const rung_tensor *t) {
+    size_t n = 1;
+    for (int i = 1; i < t->ndim; i++) n *= t->shape[i];
+    return n;
+}
+
+size_t rung_tensor_bytes(const rung_tensor *t) {
+    const size_t rows = t->ndim ? t->shape[0] : 1;
+    const size_t held = t->bitmap ? t->row_at[rows] - t->row_at[0] : rung_tensor_count(t);
+    const size_t mask = t->bitmap ? rows * size_div_up(rung_tensor_row(t), 8) : 0;
+    return size_div_up(held * rung_dtype_bits(t->dtype), 8) + mask + (t->scale ? rows * sizeof *t->scale : 0);
 }
 
 const char *rung_tensor_shape_text(const rung_tensor *t, char *buf, size_t cap) {
@@ -109,9 +122,14 @@ static void six_bits(const unsigned char *p, size_t first, size_t n, float *out,
     for (; i < n; i++) out[i] = table[rung_fp6_get(p, first + i)];
 }
 
+static void five_bits(const unsigned char *p, size_t first, size_t n, float *out, float (*decode)(uint8_t)) {
+    float table[32];
+    for (int c = 0; c < 32; c++) table[c] = decode((uint8_t)c);
+    for (size_t i = 0; i < n; i++) out[i] = table[rung_fp5_get(p, first + i)];
+}
+
 static void scale_rows(const rung_tensor *t, size_t first, size_t n, float *out) {
-    size_t row_len = 1;
-    for (int i = 1; i < t->ndim; i++) row_len *= t->shape[i];
+    const size_t row_len = rung_tensor_row(t);
     for (size_t i = 0; i < n;) {
         const size_t row = (first + i) / row_len, end = size_min(n, (row + 1) * row_len - first);
         float s;
@@ -120,11 +138,12 @@ static void scale_rows(const rung_tensor *t, size_t first, size_t n, float *out)
     }
 }
 
-rung_status rung_tensor_to_f32(const rung_tensor *t, size_t first, size_t n, float *out, rung_err *err) {
+/* Elements [first, first + n) of `data`, unscaled. */
+static rung_status decode(const rung_tensor *t, size_t first, size_t n, float *out, rung_err *err) {
     const unsigned bits = rung_dtype_bits(t->dtype);
     const unsigned char *p = t->data;
     if (n == 0) return RUNG_OK;
-    if (bits != 6) p += first * (bits / 8);
+    if (bits % 8 == 0) p += first * (bits / 8);
     switch (t->dtype) {
     case RUNG_F64:
         for (size_t i = 0; i < n; i++) {
@@ -162,8 +181,43 @@ rung_status rung_tensor_to_f32(const rung_tensor *t, size_t first, size_t n, flo
     case RUNG_F6_E2M3:
         six_bits(p, first, n, out, rung_e2m3_to_f32);
         break;
+    case RUNG_F5_E3M1:
+        five_bits(p, first, n, out, rung_e3m1_to_f32);
+        break;
+    case RUNG_F5_E2M2:
+        five_bits(p, first, n, out, rung_e2m2_to_f32);
+        break;
     default:
         return rung_fail(err, RUNG_EFORMAT, "dtype is %s, wanted floating-point numbers", rung_dtype_name(t->dtype));
+    }
+    return RUNG_OK;
+}
+
+static bool is_held(const uint8_t *mask, size_t c) { return mask[c / 8] >> c % 8 & 1; }
+
+static size_t held_before(const uint8_t *mask, size_t c) {
+    size_t n = 0;
+    for (size_t i = 0; i < c / 8; i++) n += (size_t)__builtin_popcount(mask[i]);
+    return c % 8 ? n + (size_t)__builtin_popcount(mask[c / 8] & ((1u << c % 8) - 1)) : n;
+}
+
+/* Elements [c0, c1) of a row: its values side by side first, then, from the end, each to its place. */
+static rung_status spread(const rung_tensor *t, size_t row, size_t c0, size_t c1, float *out, rung_err *err) {
+    const uint8_t *mask = t->bitmap + row * size_div_up(rung_tensor_row(t), 8);
+    const size_t before = held_before(mask, c0);
+    size_t held = held_before(mask, c1) - before;
+    RUNG_TRY(decode(t, t->row_at[row] + before, held, out, err));
+    for (size_t c = c1; c-- > c0;) out[c - c0] = is_held(mask, c) ? out[--held] : 0;
+    return RUNG_OK;
+}
+
+rung_status rung_tensor_to_f32(const rung_tensor *t, size_t first, size_t n, float *out, rung_err *err) {
+    if (!t->bitmap) RUNG_TRY(decode(t, first, n, out, err));
+    const size_t row_len = rung_tensor_row(t);
+    for (size_t i = 0; t->bitmap && i < n;) {
+        const size_t row = (first + i) / row_len, c0 = (first + i) % row_len, c1 = size_min(row_len, c0 + n - i);
+        RUNG_TRY(spread(t, row, c0, c1, out + i, err));
+        i += c1 - c0;
     }
     if (t->scale) scale_rows(t, first, n, out);
     return RUNG_OK;
