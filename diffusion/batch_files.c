@@ -32,6 +32,24 @@ static size_t placeholder(const char *s) {
     return 0;
 }
 
+rung_status batch_make_folder(const char *folder, rung_err *err) {
+    char *path = strdup(folder);
+    rung_status result = RUNG_OK;
+    if (!path || !*path) result = path ? rung_fail(err, RUNG_EARG, "a folder's name is empty") : no_memory(err);
+    for (char *s = path + 1; !result; s++) {
+        if (*s && *s != '/') continue;
+        const char end = *s;
+        *s = 0;
+        struct stat st;
+        if (mkdir(path, 0777) != 0 && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)))
+            result = rung_fail(err, RUNG_EIO, "%s: cannot be made a folder: %s", path, strerror(errno));
+        *s = end;
+        if (!end) break;
+    }
+    free(path);
+    return result;
+}
+
 rung_status batch_folder(const char *tmpl, char **folder, rung_err *err) {
     const char *slash = strrchr(tmpl, '/');
     for (const char *s = strchr(tmpl, '{'); s; s = strchr(s + 1, '{'))
@@ -44,20 +62,11 @@ rung_status batch_folder(const char *tmpl, char **folder, rung_err *err) {
         return rung_fail(err, RUNG_EARG, "--output is '%s', wanted a file name", tmpl);
     *folder = slash ? strndup(tmpl, (size_t)(slash - tmpl) + (slash == tmpl)) : strdup(".");
     if (!*folder) return no_memory(err);
-    for (char *s = *folder + 1;; s++) {
-        if (*s && *s != '/') continue;
-        const char end = *s;
-        *s = 0;
-        struct stat st;
-        if (mkdir(*folder, 0777) != 0 && (stat(*folder, &st) != 0 || !S_ISDIR(st.st_mode))) {
-            rung_fail(err, RUNG_EIO, "%s: cannot be made a folder: %s", *folder, strerror(errno));
-            free(*folder);
-            *folder = NULL;
-            return RUNG_EIO;
-        }
-        *s = end;
-        if (!end) return RUNG_OK;
-    }
+    const rung_status st = batch_make_folder(*folder, err);
+    if (!st) return RUNG_OK;
+    free(*folder);
+    *folder = NULL;
+    return st;
 }
 
 /* Never a dot or a slash, and never half a UTF-8 character. */

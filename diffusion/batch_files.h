@@ -9,6 +9,9 @@
 
 #include "kernels/base/err.h"
 
+/** Makes a folder and its parents; one that is there is fine. RUNG_EIO, RUNG_EARG (empty), RUNG_ENOMEM. */
+rung_status batch_make_folder(const char *folder, rung_err *err);
+
 /** Makes the folder of a template's pictures, and its parents. RUNG_EARG: a placeholder in the folder's name, or one
  * that does not exist; RUNG_EIO. *folder: malloc'd, "." when the template names none. */
 rung_status batch_folder(const char *tmpl, char **folder, rung_err *err);

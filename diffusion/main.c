@@ -1,6 +1,7 @@
 /* diffusion/main.c - the command line: the only file that prints or exits. */
 #define _GNU_SOURCE /* sigaction, getrandom, readlink, asprintf */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,10 @@
 #include "assets/npy.h"
 #include "bench/bench_kernels.h"
 #include "diffusion/batch.h"
+#include "diffusion/compare.h"
+#include "diffusion/compare_data.h"
+#include "diffusion/compare_page.h"
+#include "diffusion/contact_sheet.h"
 #include "diffusion/engine.h"
 #include "diffusion/info.h"
 #include "diffusion/options.h"
@@ -190,8 +195,8 @@ static rung_request request_of(const cli_options *o) {
                           .negative_prompt = o->negative_prompt,
                           .width = (size_t)o->width,
                           .height = (size_t)o->height,
-                          .steps = (int)o->steps,
-                          .cfg_scale = o->cfg_set && o->cfg_scale < 1 ? 1 : (float)o->cfg_scale,
+                          .steps = o->steps.n == 1 ? (int)o->steps.v[0] : 0,
+                          .cfg_scale = o->cfg_scale.n == 1 ? fmaxf(1, o->cfg_scale.v[0]) : 0,
                           .guidance_rescale = (float)o->guidance_rescale,
                           .seed = (uint64_t)o->seed,
                           .rng = o->rng && strcmp(o->rng, "cuda") == 0 ? RUNG_RNG_CUDA : RUNG_RNG_CPU,
@@ -199,8 +204,8 @@ static rung_request request_of(const cli_options *o) {
                           .scheduler = o->scheduler,
                           .eta = (float)o->eta,
                           .eta_set = o->eta_set,
-                          .sigmas = o->sigmas,
-                          .n_sigmas = o->n_sigmas,
+                          .sigmas = o->sigmas.v,
+                          .n_sigmas = o->sigmas.n,
                           .clip_skip = (int)o->clip_skip,
                           .literal = o->literal,
                           .vae_tiling = o->vae_tiling};
@@ -247,12 +252,26 @@ static int on_batch_step(void *user, int step, int steps) {
     return interrupted;
 }
 
+static cJSON *new_event(const char *kind) {
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "event", kind);
+    return o;
+}
+
+/* One line on standard output; `o` is deleted. */
+static void print_event(cJSON *o) {
+    char *text = cJSON_PrintUnformatted(o);
+    if (text) puts(text);
+    cJSON_free(text);
+    cJSON_Delete(o);
+    fflush(stdout);
+}
+
 static void print_batch_json(const batch_event *e) {
     static const char *const kinds[] = {"fault", "skipped", "picture"};
     char seed[32];
-    cJSON *o = cJSON_CreateObject();
+    cJSON *o = new_event(kinds[e->kind]);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)e->seed);
-    cJSON_AddStringToObject(o, "event", kinds[e->kind]);
     cJSON_AddNumberToObject(o, "line", (double)e->line);
     if (e->message) cJSON_AddStringToObject(o, "message", e->message);
     if (e->output) cJSON_AddStringToObject(o, "output", e->output);
@@ -260,10 +279,7 @@ static void print_batch_json(const batch_event *e) {
     cJSON_AddNumberToObject(o, "done", (double)e->done);
     cJSON_AddNumberToObject(o, "total", (double)e->total);
     cJSON_AddNumberToObject(o, "seconds_each", e->seconds_each);
-    char *text = cJSON_PrintUnformatted(o);
-    if (text) puts(text);
-    cJSON_free(text);
-    cJSON_Delete(o);
+    print_event(o);
 }
 
 static int on_batch_event(void *user, const batch_event *e) {
@@ -318,6 +334,132 @@ static rung_status batch(const cli_options *o, const char *model, rung_err *err)
     return st;
 }
 
+/* ---- compare ---- */
+
+struct comparing {
+    const cli_options *o;
+    double start;
+};
+
+static int on_compared(void *user, const compare *c, const compare_cell *p) {
+    const struct comparing *w = user;
+    if (w->o->json) {
+        cJSON *o = new_event("picture");
+        compare_cell_json(o, c, p);
+        cJSON_AddNumberToObject(o, "done", (double)c->done);
+        cJSON_AddNumberToObject(o, "total", (double)c->drawn);
+        print_event(o);
+    }
+    if (!w->o->quiet && isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%zu/%zu pictures  %s %s, %d steps  %.0f s left \033[K%s", c->done, c->drawn, p->sampler,
+                p->scheduler ? p->scheduler : "", p->steps,
+                (rung_now() - w->start) / c->work_done * (c->work - c->work_done), c->done == c->drawn ? "\n" : "");
+    return interrupted;
+}
+
+static void tell_skipped(const compare *c, const cli_options *o) {
+    for (size_t row = 0; row < c->n_rows; row++) {
+        const compare_cell *p;
+        for (size_t i = 0; (p = compare_skipped(c, row, i)); i++) {
+            if (o->json) {
+                cJSON *event = new_event("skipped");
+                compare_cell_json(event, c, p);
+                print_event(event);
+            }
+            if (!o->quiet)
+                fprintf(stderr, "skipped: %s %s, %d steps: %s\n", p->sampler, p->scheduler ? p->scheduler : "default",
+                        p->steps, p->refusal);
+        }
+    }
+}
+
+/* The four files beside the pictures, told once all are there. */
+static rung_status write_comparison(const compare *c, const cli_options *o, const char *model, rung_err *err) {
+    static const char *const names[] = {"compare.html", "compare.png", "compare.csv", "compare.json"};
+    enum { FILES = 4 };
+    char *paths[FILES] = {0};
+    rung_status st = RUNG_OK;
+    for (int i = 0; i < FILES; i++) paths[i] = compare_path(c, names[i]);
+    if (!paths[0] || !paths[1] || !paths[2] || !paths[3]) st = rung_fail(err, RUNG_ENOMEM, "out of memory");
+    if (!st) st = compare_csv_write(c, paths[2], err);
+    if (!st) st = compare_json_write(c, model, paths[3], err);
+    if (!st) st = contact_sheet_write(c, paths[1], err);
+    if (!st) st = compare_page_write(c, model, paths[0], err);
+    if (!st && o->json) {
+        static const char *const keys[] = {"page", "sheet", "csv", "json"};
+        cJSON *done = new_event("finished");
+        for (int i = 0; i < FILES; i++) cJSON_AddStringToObject(done, keys[i], paths[i]);
+        print_event(done);
+    }
+    for (int i = 0; i < FILES; i++) {
+        if (!st && !o->json) puts(paths[i]);
+        free(paths[i]);
+    }
+    return st;
+}
+
+/* The prompts of the command line, of a file, or the preset's. */
+static rung_status comparison_prompts(prompt_file *file, const cli_options *o, rung_err *err) {
+    rung_request defaults = request_of(o);
+    defaults.sampler = defaults.scheduler = NULL; /* what is compared */
+    defaults.steps = 0;
+    defaults.cfg_scale = 0;
+    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
+    if (o->seed < 0 && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)defaults.seed);
+    if (o->prompt_file) {
+        char *text = NULL;
+        RUNG_TRY(read_prompts(o->prompt_file, &text, err));
+        const rung_status st = prompt_file_parse(file, text, &defaults, err);
+        free(text);
+        if (st || !file->fault_count) return st;
+        return rung_fail(err, RUNG_EFORMAT, "%s:%zu: %s", o->prompt_file, file->faults[0].line,
+                         file->faults[0].message);
+    }
+    size_t n = 0;
+    const char **prompts = calloc(o->n_prompts + 16, sizeof *prompts);
+    if (!prompts) return rung_fail(err, RUNG_ENOMEM, "out of memory");
+    if (o->prompt) prompts[n++] = o->prompt;
+    for (size_t i = 0; i < o->n_prompts; i++) prompts[n++] = o->prompts[i];
+    for (size_t i = 0; o->preset && i < 15 && compare_preset_prompt(i); i++) prompts[n++] = compare_preset_prompt(i);
+    const rung_status st = prompt_file_of(file, prompts, n, &defaults, err);
+    free(prompts);
+    return st;
+}
+
+static rung_status run_comparison(const cli_options *o, const char *model, rung_err *err) {
+    struct comparing w = {.o = o};
+    const rung_options engine = engine_options(o, model);
+    prompt_file file = {0};
+    rung_engine *e = NULL;
+    compare c = {0};
+    const compare_options how = {.samplers = o->sampler,
+                                 .schedulers = o->scheduler,
+                                 .steps = o->steps.v,
+                                 .n_steps = o->steps.n,
+                                 .cfgs = o->cfg_scale.v,
+                                 .n_cfgs = o->cfg_scale.n,
+                                 .reference = o->reference,
+                                 .file = &file,
+                                 .n_seeds = (size_t)o->batch_count,
+                                 .folder = o->output ? o->output : "compare",
+                                 .engine = &engine,
+                                 .model = o->model};
+    rung_status st = comparison_prompts(&file, o, err);
+    if (!st) st = compare_plan(&c, &how, err);
+    if (!st) st = rung_open(&e, &engine, err);
+    if (!st) st = compare_fit(&c, e, err);
+    if (!st) tell_skipped(&c, o);
+    w.start = rung_now();
+    if (!st) st = compare_run(&c, e, on_compared, on_batch_step, &w, err);
+    if (!st) st = write_comparison(&c, o, o->model ? o->model : e->name, err);
+    compare_free(&c);
+    rung_close(&e);
+    prompt_file_free(&file);
+    return st;
+}
+
+/* ---- bench ---- */
+
 static void print_bench_row(void *arg, const rung_bench_row *r) {
     const cli_options *o = arg;
     if (o->json) {
@@ -368,6 +510,8 @@ static rung_status with_model(const cli_options *o, rung_err *err) {
         if (!st) st = show_text(text, err);
     } else if (o->command == CLI_BATCH) {
         st = batch(o, model, err);
+    } else if (o->command == CLI_COMPARE) {
+        st = run_comparison(o, model, err);
     } else {
         st = generate(o, model, &in, err);
     }
@@ -391,6 +535,7 @@ static rung_status run(const cli_options *o, rung_err *err) {
         return bench(o, err);
     case CLI_GENERATE:
     case CLI_BATCH:
+    case CLI_COMPARE:
     case CLI_INFO:
         break;
     }

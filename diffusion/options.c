@@ -2,6 +2,7 @@
 #include "diffusion/options.h"
 
 #include <errno.h>
+#include <float.h>
 #include <getopt.h>
 #include <math.h>
 #include <stddef.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, REALS, LORA, COMMAND } value_kind;
+typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, INTEGERS, REALS, LORA, COMMAND } value_kind;
 
 typedef struct {
     const char *name;
@@ -33,8 +34,8 @@ static const option_row rows[] = {
     {"output", 'o', TEXT, AT(output), 0, 0, 0, "FILE", "PNG to write, %d is the picture's number (rung-SEED.png)"},
     {"width", 'W', INTEGER, AT(width), 0, 1, 16384, "N", "pixels (the model's own size)"},
     {"height", 'H', INTEGER, AT(height), 0, 1, 16384, "N", "pixels"},
-    {"steps", 0, INTEGER, AT(steps), 0, 1, 10000, "N", "sampler steps (20, or what the model says)"},
-    {"cfg-scale", 0, REAL, AT(cfg_scale), AT(cfg_set), 0, 1000, "X", "guidance scale; 1 and less: none, half the work"},
+    {"steps", 0, INTEGERS, AT(steps), 0, 1, 10000, "N", "sampler steps (20, or what the model says)"},
+    {"cfg-scale", 0, REALS, AT(cfg_scale), 0, 0, 1000, "X", "guidance scale; 1 and less: none, half the work"},
     {"guidance-rescale", 0, REAL, AT(guidance_rescale), 0, 0, 1, "X",
      "pull strong guidance back to natural contrast (0)"},
     {"guidance", 0, REAL, AT(guidance), AT(guidance_set), 0, 1000, "X", "distilled guidance, for models that have it"},
@@ -45,7 +46,11 @@ static const option_row rows[] = {
     {"sampler", 0, TEXT, AT(sampler), 0, 0, 0, "NAME", "the model's own, or one of the list below"},
     {"sampling-method", 0, TEXT, AT(sampler), 0, 0, 0, NULL, NULL},
     {"scheduler", 0, TEXT, AT(scheduler), 0, 0, 0, "NAME", "noise schedule: the model's own, or one of the list below"},
-    {"sigmas", 0, REALS, AT(sigmas), 0, 0, 0, "A,B,C", "a noise schedule of your own, falling"},
+    {"sigmas", 0, REALS, AT(sigmas), 0, 0, FLT_MAX, "A,B,C", "a noise schedule of your own, falling"},
+    {"prompts", 0, TEXT, AT(prompt_file), 0, 0, 0, "FILE", "compare: a prompt file, in the form of batch"},
+    {"default", 0, FLAG, AT(preset), 0, 0, 0, NULL, "compare: the prompts that come with it"},
+    {"reference", 0, TEXT, AT(reference), 0, 0, 0, "NAME:N",
+     "compare: sampler and steps to measure against (dpm++2m:200)"},
     {"eta", 0, REAL, AT(eta), AT(eta_set), 0, 100, "X", "noise that a sampler adds back (the sampler's own)"},
     {"clip-skip", 0, INTEGER, AT(clip_skip), 0, 1, 64, "N", "CLIP layer to read, counted from the last (1)"},
     {"literal", 0, FLAG, AT(literal), 0, 0, 0, NULL, "take the prompt as it stands: no (weights), no chunks"},
@@ -114,20 +119,22 @@ static rung_status parse_choice(const option_row *r, const char *s, rung_err *er
     return rung_fail(err, RUNG_EARG, "--%s is '%s', wanted %s", r->name, s, r->value);
 }
 
-static rung_status parse_sigmas(cli_options *o, const char *s, rung_err *err) {
+/* "4,8,20" into *list. */
+static rung_status parse_list(const option_row *r, const char *text, cli_list *list, rung_err *err) {
     size_t n = 1;
-    for (const char *c = s; *c; c++) n += *c == ',';
-    free(o->sigmas);
-    o->sigmas = malloc(n * sizeof *o->sigmas);
-    if (!o->sigmas) return rung_fail(err, RUNG_ENOMEM, "--sigmas: out of memory");
-    o->n_sigmas = n;
+    for (const char *c = text; *c; c++) n += *c == ',';
+    free(list->v);
+    *list = (cli_list){.v = malloc(n * sizeof *list->v), .n = n};
+    if (!list->v) return rung_fail(err, RUNG_ENOMEM, "--%s: out of memory", r->name);
     for (size_t i = 0; i < n; i++) {
         char *end;
-        o->sigmas[i] = strtof(s, &end);
-        if (end == s || *end != (i + 1 < n ? ',' : 0) || !(o->sigmas[i] >= 0 && o->sigmas[i] < INFINITY))
-            return rung_fail(err, RUNG_EARG, "--sigmas: number %zu is '%s', wanted numbers like 14.6,3.2,0.4", i + 1,
-                             s);
-        s = end + 1;
+        const float v = strtof(text, &end);
+        const bool whole = r->kind == REALS || (v == floorf(v) && (size_t)(end - text) == strspn(text, "0123456789"));
+        if (end == text || *end != (i + 1 < n ? ',' : 0) || !whole || !((double)v >= r->lo && (double)v <= r->hi))
+            return rung_fail(err, RUNG_EARG, "--%s is '%s', wanted a %snumber from %g to %g%s", r->name, text,
+                             r->kind == REALS ? "" : "whole ", r->lo, r->hi, n > 1 ? ", commas between" : "");
+        list->v[i] = v;
+        text = end + 1;
     }
     return RUNG_OK;
 }
@@ -161,8 +168,9 @@ static rung_status store_value(cli_options *o, const option_row *r, const char *
         return parse_real(r, s, field, err);
     case SEED:
         return parse_seed(s, field, err);
+    case INTEGERS:
     case REALS:
-        return parse_sigmas(o, s, err);
+        return parse_list(r, s, field, err);
     case LORA:
         return parse_lora(o, s, err);
     case CHOICE:
@@ -216,23 +224,60 @@ static rung_status check_utf8(const char *what, const char *text, rung_err *err)
     return RUNG_OK;
 }
 
+static rung_status check_compare(const cli_options *o, rung_err *err) {
+    const struct {
+        const char *name;
+        bool given;
+    } others[] = {
+        {"sigmas", o->sigmas.n},
+        {"noise", o->noise},
+        {"embeds", o->embeds},
+        {"neg-embeds", o->neg_embeds},
+        {"save-embeds", o->save_embeds},
+        {"save-latents", o->save_latents},
+        {"pooled-embeds", o->pooled_embeds},
+        {"neg-pooled-embeds", o->neg_pooled_embeds},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i].given)
+            return rung_fail(err, RUNG_EARG, "--%s is for one picture, rung compare draws many", others[i].name);
+    if (!o->n_prompts && !o->prompt && !o->prompt_file && !o->preset)
+        return rung_fail(err, RUNG_EARG, "no prompt: rung compare \"a red apple\", --prompts FILE or --default");
+    if (o->prompt_file && (o->n_prompts || o->prompt))
+        return rung_fail(err, RUNG_EARG, "a prompt beside --prompts: put it into the file");
+    for (size_t i = 0; i < o->n_prompts; i++) RUNG_TRY(check_utf8("prompt", o->prompts[i], err));
+    return RUNG_OK;
+}
+
+static rung_status check_one_value(const cli_options *o, rung_err *err) {
+    if (o->steps.n > 1 || o->cfg_scale.n > 1)
+        return rung_fail(err, RUNG_EARG, "--%s: several numbers are for rung compare",
+                         o->steps.n > 1 ? "steps" : "cfg-scale");
+    if (o->preset || o->reference)
+        return rung_fail(err, RUNG_EARG, "--%s belongs to rung compare", o->preset ? "default" : "reference");
+    return RUNG_OK;
+}
+
 static rung_status check_together(cli_options *o, rung_err *err) {
     if (o->devices && (o->command != CLI_INFO || o->model))
         return rung_fail(err, RUNG_EARG, "--devices belongs to rung info, without a model");
-    if (o->command != CLI_GENERATE) return RUNG_OK;
+    if (o->command != CLI_COMPARE) RUNG_TRY(check_one_value(o, err));
+    if (o->command != CLI_COMPARE && o->command != CLI_GENERATE) return RUNG_OK;
     if (o->resume || o->batch_size)
         return rung_fail(err, RUNG_EARG, "--%s belongs to rung batch", o->resume ? "resume" : "batch-size");
-    if (!o->prompt && !o->embeds)
-        return rung_fail(err, RUNG_EARG, "no prompt: rung \"a red apple\" draws one; rung --help lists the options");
     if (o->verbose && o->quiet) return rung_fail(err, RUNG_EARG, "--verbose and --quiet exclude each other");
     RUNG_TRY(check_utf8("prompt", o->prompt, err));
     RUNG_TRY(check_utf8("negative prompt", o->negative_prompt, err));
+    if (o->command == CLI_COMPARE) return check_compare(o, err);
+    if (o->prompt_file) return rung_fail(err, RUNG_EARG, "--prompts belongs to rung compare");
+    if (!o->prompt && !o->embeds)
+        return rung_fail(err, RUNG_EARG, "no prompt: rung \"a red apple\" draws one; rung --help lists the options");
     return o->output ? check_output(o->output, err) : RUNG_OK;
 }
 
 /* Words that are no options: a command and its model, or the prompt. */
 static rung_status take_words(cli_options *o, int words, char **word, rung_err *err) {
-    static const char *const later[] = {"compare", "convert"};
+    static const char *const later[] = {"convert"};
     if (words > 0 && strcmp(word[0], "info") == 0 && !o->prompt) {
         o->command = CLI_INFO;
         if (words > 2) return rung_fail(err, RUNG_EARG, "info: one model at a time, found '%s' after it", word[2]);
@@ -241,9 +286,16 @@ static rung_status take_words(cli_options *o, int words, char **word, rung_err *
     }
     if (words > 0 && strcmp(word[0], "batch") == 0 && !o->prompt) {
         o->command = CLI_BATCH;
+        if (o->prompt_file) return rung_fail(err, RUNG_EARG, "--prompts belongs to rung compare");
         o->prompt_file = words > 1 ? word[1] : NULL;
         if (words == 2) return RUNG_OK;
         return rung_fail(err, RUNG_EARG, "batch: wanted one prompt file (- is standard input), found %d", words - 1);
+    }
+    if (words > 0 && strcmp(word[0], "compare") == 0) {
+        o->command = CLI_COMPARE;
+        o->prompts = word + 1;
+        o->n_prompts = (size_t)words - 1;
+        return RUNG_OK;
     }
     if (words > 0 && strcmp(word[0], "bench") == 0 && !o->prompt) {
         o->command = CLI_BENCH;
@@ -288,7 +340,9 @@ rung_status cli_parse(cli_options *o, int argc, char **argv, rung_err *err) {
 void cli_options_free(cli_options *o) {
     for (size_t i = 0; i < o->n_loras; i++) free((char *)o->loras[i].path);
     free(o->loras);
-    free(o->sigmas);
+    free(o->steps.v);
+    free(o->cfg_scale.v);
+    free(o->sigmas.v);
     *o = (cli_options){0};
 }
 
@@ -310,6 +364,7 @@ char *cli_help(void) {
     if (!f) return NULL;
     fputs("rung [options] PROMPT       draw a picture\n"
           "rung batch FILE [options]   a picture, or more, for each line of a prompt file\n"
+          "rung compare PROMPT...      samplers x schedules x steps: pictures, figures, a page\n"
           "rung info [MODEL]           what is in a model; with --devices: what can compute\n"
           "rung bench [WORD]           speed of the operations whose name holds WORD\n\n",
           f);
@@ -324,6 +379,9 @@ char *cli_help(void) {
         "defaults; a line is a prompt, or --prompt \"...\" --negative_prompt \"...\" --seed 7 --steps 20 --cfg_scale "
         "5\n"
         "--width 128 --height 128 --sampler_name \"Euler a\" --batch_size 2, or a JSON object with these keys.\n"
+        "compare: --sampler, --scheduler, --steps and --cfg-scale take lists: --sampler euler,heun --steps 4,8,20; "
+        "each\n"
+        "prompt is drawn with -b seeds; -o is the folder for compare.html, .png, .csv, .json and pictures/ (compare).\n"
         "Exit status: 0 done, 1 could not do it, 2 wrong usage, 130 interrupted.\n",
         f);
     if (fclose(f) == 0) return text;

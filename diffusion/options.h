@@ -3,26 +3,36 @@
 #define RUNG_OPTIONS_H
 #include "diffusion/rung.h"
 
-typedef enum { CLI_GENERATE, CLI_BATCH, CLI_INFO, CLI_BENCH, CLI_HELP, CLI_VERSION } cli_command;
+typedef enum { CLI_GENERATE, CLI_BATCH, CLI_COMPARE, CLI_INFO, CLI_BENCH, CLI_HELP, CLI_VERSION } cli_command;
+
+/* Numbers with commas between. n is 0 when the option was not given. */
+typedef struct {
+    float *v; /* owned */
+    size_t n;
+} cli_list;
 
 /* Strings belong to argv. Numbers are checked against the ranges in the table of options.c; zero means "the model's
  * own" as in rung_request. */
 typedef struct {
     cli_command command;
     const char *model, *prompt, *negative_prompt, *output;
-    const char *prompt_file;  /* of batch; "-": standard input */
+    const char *prompt_file; /* of batch and compare; "-": standard input */
+    char **prompts;          /* of compare: the words after the options, [n_prompts] */
+    size_t n_prompts;
+    const char *reference;    /* of compare: SAMPLER:STEPS */
     const char *bench_filter; /* of bench: shapes whose name holds it; NULL: all */
-    long width, height, steps, batch_count, batch_size, clip_skip, threads, device;
-    double cfg_scale, guidance_rescale, eta, guidance;
-    bool cfg_set, eta_set, guidance_set;
-    long long seed; /* negative: random */
-    const char *sampler, *scheduler, *type, *backend, *rng;
-    float *sigmas; /* owned */
-    size_t n_sigmas;
+    long width, height, batch_count, batch_size, clip_skip, threads, device;
+    cli_list steps, cfg_scale; /* whole numbers; below 1 no guidance. Several for compare only */
+    cli_list sigmas;
+    double guidance_rescale, eta, guidance;
+    bool eta_set, guidance_set;
+    long long seed;                  /* negative: random */
+    const char *sampler, *scheduler; /* compare: names with commas between */
+    const char *type, *backend, *rng;
     rung_lora_option *loras; /* owned, paths too */
     size_t n_loras;
     const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
-    bool literal, vae_tiling, resume, devices, verbose, quiet, json;
+    bool literal, vae_tiling, resume, preset, devices, verbose, quiet, json;
 } cli_options;
 
 /** RUNG_EARG with what was found and what was wanted. cli_options_free in any case. */

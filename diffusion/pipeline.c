@@ -309,6 +309,7 @@ static rung_status describe(const struct job *j, size_t picture, rung_image *out
     out->seed = j->requests[picture].seed;
     out->sampler = rung_sampler_describe(j->sampler)->name;
     out->steps = rung_sampler_steps(j->sampler);
+    out->calls = rung_sampler_calls(j->sampler);
     out->times = j->times;
     return write_parameters(j, &j->requests[picture], &out->parameters, err);
 }

@@ -258,6 +258,20 @@ rung_status prompt_file_parse(prompt_file *out, const char *text, const rung_req
     return st;
 }
 
+rung_status prompt_file_of(prompt_file *out, const char *const *prompts, size_t n, const rung_request *defaults,
+                           rung_err *err) {
+    *out = (prompt_file){0};
+    rung_status st = RUNG_OK;
+    for (size_t i = 0; !st && i < n; i++) {
+        struct line l = {.request = *defaults, .pictures = {1, 1}, .text = strdup(prompts[i])};
+        l.request.prompt = l.text;
+        st = l.text ? keep_line(out, &l, i + 1, err) : rung_fail(err, RUNG_ENOMEM, "prompts: out of memory");
+        if (st) free(l.text);
+    }
+    if (st) prompt_file_free(out);
+    return st;
+}
+
 void prompt_file_free(prompt_file *f) {
     for (size_t i = 0; i < f->count; i++) free(f->lines[i].text);
     for (size_t i = 0; i < f->fault_count; i++) free(f->faults[i].message);

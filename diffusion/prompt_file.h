@@ -32,5 +32,8 @@ typedef struct {
  * A wrong line becomes a fault, the others go on. RUNG_ENOMEM. Source: A1111 scripts/prompts_from_file.py.
  */
 rung_status prompt_file_parse(prompt_file *out, const char *text, const rung_request *defaults, rung_err *err);
+/** A line for each of `n` prompts as they stand, numbered from 1. RUNG_ENOMEM. */
+rung_status prompt_file_of(prompt_file *out, const char *const *prompts, size_t n, const rung_request *defaults,
+                           rung_err *err);
 void prompt_file_free(prompt_file *f);
 #endif

@@ -116,6 +116,7 @@ typedef struct {
     char *parameters;    /* the A1111 text that goes into the PNG, UTF-8 */
     const char *sampler; /* the option name of the sampler that ran */
     int steps;           /* sampler steps that ran */
+    size_t calls;        /* of the denoiser, one for a guided pair */
     rung_times times;
 } rung_image;
 

@@ -67,6 +67,7 @@ typedef struct {
     int order;
     int calls;          /* denoiser calls of one step, the last one may have fewer; 0: it depends on the picture */
     bool stochastic;    /* adds noise with eta unset */
+    bool ode;           /* with eta unset, follows the probability-flow ODE: more steps lead to its one solution */
     unsigned schedules; /* bit i: rung_schedule_name(i) is accepted */
 } rung_sampler_row;
 
