@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes the model that ships: diffusers layout, FP6 weights, into assets/icons.
 
-    export.py [--out ../../assets/icons] [--transformer CACHE/ladder/transformer] [--vae CACHE/vae]
+    export.py [--out ../../assets/icons] [--transformer CACHE/ladder/transformer] [--vae CACHE/vae] [--f32]
 
-Which weights are FP6 is is_fp6()'s rule in fp6.py; other weights with two or more axes are F16, all else F32.
+Which weights are FP6 is is_fp6()'s rule in fp6.py; other weights with two or more axes are F16, all else F32. --f32 rounds
+nothing: to see what FP6 costs.
 """
 import argparse, json, os, shutil
 import diffusers
@@ -18,7 +19,7 @@ RULE = {"vae": "all convolutions and linears except conv_in, conv_out, quant_con
         "text_encoder": "all linears and word_embeddings, not position and token type embeddings"}
 INDEX = {"_class_name": "RungIconPipeline", "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
          "text_encoder": ["transformers", "BertModel"], "tokenizer": ["transformers", "BertTokenizer"],
-         "transformer": ["rung", "LadderTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"], "default_steps": 20, "default_cfg_scale": 3}
+         "transformer": ["rung", "LadderTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
 LICENSES = """# Credits and licences of these weights
 
 - Text encoder: all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0, https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
@@ -43,9 +44,12 @@ def dump(path, value):
         f.write("\n")
 
 
-def write_part(part, source, target):
-    """Quantise one safetensors file; returns its size."""
+def write_part(part, source, target, f32):
+    """Quantise one safetensors file (not with f32); returns its size."""
     tensors = {k: v for k, v in load_file(source).items() if v.is_floating_point()}        # no position_ids buffer
+    if f32:
+        write(target, tensors, set(), set(), {"format": "pt"})
+        return os.path.getsize(target)
     fp6 = {k for k, v in tensors.items() if is_fp6(part, k, v)}
     half = {k for k, v in tensors.items() if v.ndim > 1 and k not in fp6 and "scale_shift_table" not in k}
     write(target, tensors, fp6, half, {"format": "pt", "rung.fp6": NOTE, "rung.fp6.rule": RULE[part]})
@@ -57,21 +61,23 @@ def clean(config):
     return {k: v for k, v in config.items() if k != "_name_or_path"}
 
 
-def export(out, transformer, vae):
+def export(args):
+    out = args.out
     os.makedirs(out, exist_ok=True)
     version = diffusers.__version__
-    dump(f"{out}/model_index.json", {"_class_name": INDEX["_class_name"], "_diffusers_version": version, **INDEX})
+    dump(f"{out}/model_index.json", {"_class_name": INDEX["_class_name"], "_diffusers_version": version, **INDEX,
+                                    "default_steps": args.steps, "default_cfg_scale": args.cfg})
     dump(f"{out}/scheduler/scheduler_config.json",
          {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": version, **SCHEDULER,
           "clip_sample": False})  # DDIM and DDPM would cut the latents to [-1, 1] without it
     total = 0
-    for part, folder in (("transformer", transformer), ("vae", vae)):
+    for part, folder in (("transformer", args.transformer), ("vae", args.vae)):
         dump(f"{out}/{part}/config.json", clean(json.load(open(f"{folder}/config.json"))))
         file = "diffusion_pytorch_model.safetensors"
-        total += write_part(part, f"{folder}/{file}", f"{out}/{part}/{file}")
+        total += write_part(part, f"{folder}/{file}", f"{out}/{part}/{file}", args.f32)
     bert = minilm_folder()
     dump(f"{out}/text_encoder/config.json", clean(json.load(open(f"{bert}/config.json"))))
-    total += write_part("text_encoder", f"{bert}/model.safetensors", f"{out}/text_encoder/model.safetensors")
+    total += write_part("text_encoder", f"{bert}/model.safetensors", f"{out}/text_encoder/model.safetensors", args.f32)
     dump(f"{out}/tokenizer/tokenizer_config.json",
          {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None,
           "model_max_length": 512, "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]",
@@ -87,8 +93,10 @@ def main():
     args.add_argument("--out", default=os.path.normpath(f"{HERE}/../../assets/icons"))
     args.add_argument("--transformer", default="../rung-train/ladder/transformer")
     args.add_argument("--vae", default="../rung-train/vae")
-    args = args.parse_args()
-    export(args.out, args.transformer, args.vae)
+    args.add_argument("--steps", type=int, default=20, help="the model's default")
+    args.add_argument("--cfg", type=float, default=3, help="the model's default")
+    args.add_argument("--f32", action="store_true")
+    export(args.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """Muon: momentum whose step is orthogonalised, for the hidden matrices of a transformer (Jordan et al. 2024).
 
 Matrices of one shape are stacked and orthogonalised together; f32, since bf16 GEMMs are slower than f32 on the CPUs at hand.
-With several ranks each orthogonalises its share of the stack.
 """
 import torch
-import torch.distributed as dist
 
 
 def orthogonalise(g, steps=5):
@@ -34,23 +32,13 @@ class Muon(torch.optim.Optimizer):
             for shape, params in shapes.items():
                 self.update(group, shape, params)
 
-    def shared(self, g, steps):
-        if not dist.is_initialized():
-            return orthogonalise(g, steps)
-        mine = slice(*(len(g) * (dist.get_rank() + k) // dist.get_world_size() for k in (0, 1)))
-        out = torch.zeros_like(g)
-        if mine.start < mine.stop:
-            out[mine] = orthogonalise(g[mine], steps)
-        dist.all_reduce(out)
-        return out
-
     def update(self, group, shape, params):
         directions = []
         for p in params:
             m = self.state[p].setdefault("momentum", torch.zeros_like(p))
             m.lerp_(p.grad, 1 - group["momentum"])
             directions.append(p.grad.lerp(m, group["momentum"]))
-        steps = self.shared(torch.stack(directions), group["steps"])
+        steps = orthogonalise(torch.stack(directions), group["steps"])
         size = .2 * max(shape) ** .5 * group["lr"]
         for p, d in zip(params, steps):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(d, alpha=-size)

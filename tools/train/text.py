@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Captions of every icon and their MiniLM embeddings, computed with the FP6 weights that ship.
 
-    text.py [--captions 16] [--threads 1]
+    text.py [--captions 12] [--threads 1]
 
-Writes CACHE/captions.json ({"texts": [...], "icons": [[text index, ...] a line of index.jsonl]}), CACHE/tokens.npy,
+Reads CACHE/variants.npz (augment.py). Writes CACHE/captions.json ({"texts": [...], "icons": [[text index, ...] a line of
+index.jsonl], "recoloured": {row of variants.npz: [text index, ...]}}), CACHE/tokens.npy,
 f16 [sum of lengths, 384] (last hidden states), and starts.npy, int64 [texts + 1]. Text 0 is the empty prompt.
 A caption without a style word mostly comes from one style, so that a plain prompt has a clear default: fluent-3d.
 """
-import argparse, colorsys, importlib.util, json, random, sys
+import argparse, importlib.util, json, random, re, sys
 import numpy as np, torch
+from colours import WORDS, dominant_colour
 from fp6 import fake_quantise, is_fp6
 from prepare import read_index
 
 DEFAULT_STYLE = "fluent-3d"
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 
 
 def minilm_folder():
@@ -41,46 +42,28 @@ def encode(tokenizer, model, texts):
     return model(**t).last_hidden_state, t["attention_mask"].bool()
 
 
-def colour_name(r, g, b):
-    h, s, v = colorsys.rgb_to_hsv(r, g, b)
-    if v < .22: return "black"
-    if s < .15: return "white" if v > .82 else "gray"
-    h *= 360
-    if h < 14 or h >= 345: return "red" if s > .45 else "pink"
-    if h < 42: return "brown" if v < .68 else "orange"
-    if h < 68: return "yellow"
-    if h < 165: return "green"
-    if h < 255: return "blue"
-    if h < 290: return "purple"
-    return "pink"
-
-
-def dominant_colour(icon):
-    """The colour word of more than half of the icon's opaque area, or None."""
-    pixels = icon.reshape(-1, 4)[::7]
-    pixels = pixels[pixels[:, 3] > 128] / 255
-    counts = {}
-    for r, g, b, a in pixels:
-        word = colour_name(r / a, g / a, b / a)
-        counts[word] = counts.get(word, 0) + 1
-    word = max(counts, key=counts.get, default=None)
-    return word if word and counts[word] > .5 * len(pixels) else None
-
-
-def variants(meta, rng, module):
-    """One caption: mostly captions.py's, else the icon-like forms that people type, with a colour where it is known."""
-    name, (adjectives, phrases) = module.base_name(meta), module.style(meta)
-    colour = meta["colors"][0] if meta["colors"] else None
-    if colour and any(c in name for c in COLOURS):
-        colour = None
-    if rng.random() < .7 and not (colour and rng.random() < .2):
-        return module.caption(meta, rng)
-    subject = f"{colour} {name}" if colour and rng.random() < .6 else name
+def bare_forms(subject, meta, rng, module):
+    """The icon-like forms that people type around a subject."""
+    adjectives, phrases = module.style(meta)
     article = ("an " if subject[0] in "aeiou" else "a ") + subject
     adjective, phrase = rng.choice(adjectives), rng.choice(phrases)
     return rng.choice([subject, article, f"{subject} icon", f"{article}, {phrase}", f"{subject}, {phrase}",
                        f"{adjective} {subject}", f"{adjective} icon of {article}", f"a {adjective} {subject}",
                        f"{subject} icon, {phrase}"])
+
+
+def variants(meta, rng, module, rare):
+    """One caption: mostly captions.py's, else bare forms: with a colour where it is known, or of a rare keyword alone."""
+    name = module.base_name(meta)
+    colour = meta["colors"][0] if meta["colors"] else None
+    if colour and any(c in name for c in WORDS):
+        colour = None
+    r = rng.random()
+    if r < .12 and rare:
+        return bare_forms(rng.choice(rare), meta, rng, module)
+    if r < .7 and not (colour and rng.random() < .2):
+        return module.caption(meta, rng)
+    return bare_forms(f"{colour} {name}" if colour and rng.random() < .6 else name, meta, rng, module)
 
 
 def has_style(text, meta, module):
@@ -89,36 +72,57 @@ def has_style(text, meta, module):
     return any(s in text for s in adjectives + phrases)
 
 
-def icon_captions(meta, rng, module, count):
+def collect(count, meta, module, rng, make):
+    """`count` captions; without a style word nine of ten are for the default style."""
     out = []
     while len(out) < count:
-        text = variants(meta, rng, module)
+        text = make()
         if meta["set"] == DEFAULT_STYLE or has_style(text, meta, module) or rng.random() < .1:
             out.append(text)
     return out
+
+
+def recoloured_name(name, word):
+    """The name with its colour word exchanged, or with the colour in front."""
+    if any(re.search(rf"\b{w}\b", name) for w in WORDS):
+        return re.sub(rf"\b({'|'.join(WORDS)})\b", word, name)
+    return f"{word} {name}"
+
+
+def rare_keywords(index, most=3):
+    """Per icon its keywords that belong to at most `most` concepts: "puppy", not "animal"."""
+    concepts = {}
+    for meta in index:
+        for word in meta.get("keywords") or []:
+            concepts.setdefault(word.lower(), set()).add(meta["code"])
+    rare = {w for w, codes in concepts.items() if len(codes) <= most and re.fullmatch(r"[a-z][a-z -]{2,20}", w)}
+    return [[k.lower() for k in m.get("keywords") or [] if k.lower() in rare and m["split"] != "people"] for m in index]
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--icons", default="../shared/icons")
     args.add_argument("--cache", default="../rung-train")
-    args.add_argument("--captions", type=int, default=16, help="captions an icon")
-    args.add_argument("--people", action="store_true", help="also the people icons")
+    args.add_argument("--captions", type=int, default=12, help="captions an icon")
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     sys.path.insert(0, args.icons)
     import captions as module
     rng, ids, icons = random.Random(0), {"": 0}, []
-    for meta, icon in zip(read_index(args.icons), np.load(f"{args.cache}/icons.npy", mmap_mode="r")):
-        if meta["split"] == "people" and not args.people:
-            icons.append([])
-            continue
+    index, pack = read_index(args.icons), np.load(f"{args.cache}/icons.npy", mmap_mode="r")
+    number = lambda texts: [ids.setdefault(t, len(ids)) for t in texts]
+    for meta, icon, rare in zip(index, pack, rare_keywords(index)):
         colour = dominant_colour(icon)
-        meta["colors"] = [colour] if colour else []
-        icons.append([ids.setdefault(t, len(ids)) for t in icon_captions(meta, rng, module, args.captions)])
+        meta["colors"] = [colour] if colour and meta["split"] != "people" else []
+        icons.append(number(collect(args.captions, meta, module, rng, lambda: variants(meta, rng, module, rare))))
+    table, recoloured = np.load(f"{args.cache}/variants.npz"), {}
+    for row in np.flatnonzero(table["colour"] >= 0):
+        meta, word = index[table["icon"][row]], WORDS[table["colour"][row]]
+        name = recoloured_name(module.base_name(meta), word)
+        recoloured[int(row)] = number(collect(4, meta, module, rng, lambda: bare_forms(name, meta, rng, module)))
     texts = list(ids)
-    json.dump({"texts": texts, "icons": icons}, open(f"{args.cache}/captions.json", "w"))
+    json.dump({"texts": texts, "icons": icons, "recoloured": recoloured}, open(f"{args.cache}/captions.json", "w"))
     print(len(texts), "texts", flush=True)
 
     tokenizer, model = load_encoder()

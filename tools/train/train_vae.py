@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Trains the icon VAE: AutoencoderKL, premultiplied RGBA in [-1, 1], f8, 8 latent channels, 128x128.
 
-    train_vae.py --minutes 36 [--init DIR] [--channels 8]          encoder and decoder, from a diffusers directory
-    train_vae.py --minutes 15 --decoder-only [--fp6]               latents frozen; --fp6: through the weights as they ship
+    train_vae.py --samples 12000 [--init DIR] [--channels 8]       encoder and decoder, from a diffusers directory
+    train_vae.py --samples 9600 --decoder-only [--fp6] --init CACHE/vae --name vae-decoder
+                              latents frozen, read from augment.py's; --fp6: through the weights as they ship
+
+The learning rate follows the samples.
 
 Reads CACHE/icons.npy and split.npz (prepare.py). Writes CACHE/NAME/: vae.pt (resumed when there), log.csv (step,
 seconds, loss, held-out PSNR pooled and mean of icons, samples/s) and the diffusers directory. --init may hold a VAE with
@@ -13,6 +16,7 @@ import argparse, csv, os, time
 import numpy as np, torch, torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch.nn.utils import parametrize
+from augment import MOVED, picture
 from fp6 import FakeFP6, is_fp6
 
 LR = 1e-3
@@ -62,20 +66,48 @@ def to_input(pack):
     return (torch.from_numpy(pack).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def augment(x, rng, permute):
-    """Flips; and permuted colour channels in a share of the samples, which makes hue matter (half of the icons are yellow)."""
-    for i in np.flatnonzero(rng.random(len(x)) < permute):
-        x[i, :3] = x[i, torch.from_numpy(rng.permutation(3))].clone()
-    return x.flip(3) if rng.random() < .5 else x
+class Pictures:
+    """Batches for encoder and decoder: flips; and permuted colour channels in a share of the samples, which makes hue matter
+    (half of the icons are yellow)."""
+    def __init__(self, pack, rng):
+        self.pack, self.rng = pack, rng
+
+    def draw(self, count, done):
+        x = to_input(self.pack[self.rng.choice(len(self.pack), count, replace=False)])
+        for i in np.flatnonzero(self.rng.random(count) < (.5 if done < .6 else .2)):
+            x[i, :3] = x[i, torch.from_numpy(self.rng.permutation(3))].clone()
+        return x.flip(3) if self.rng.random() < .5 else x
+
+
+class Decoded:
+    """Batches for the decoder alone: augment.py's latents (but of moved icons, whose place was random) and their pictures."""
+    def __init__(self, cache, pack, concept, rng):
+        table = np.load(f"{cache}/variants.npz")
+        self.rows = np.flatnonzero((table["kind"] != MOVED) & ~concept[table["icon"]])
+        self.icon, self.kind, self.colour = table["icon"], table["kind"], table["colour"]
+        self.z, self.pack, self.rng = np.load(f"{cache}/latents.npy"), pack, rng
+
+    def draw(self, count):
+        """(latents, pictures)"""
+        rows = self.rng.choice(self.rows, count, replace=False)
+        x = np.stack([picture(self.pack[self.icon[r]], self.kind[r], self.colour[r], self.rng) for r in rows])
+        return torch.from_numpy(self.z[rows].astype(np.float32)), to_input(x)
 
 
 def edges(x):
     return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
 
 
+def saturate(y, x):
+    """What clamping shows where the target is a bound (a background below -1 is right); elsewhere y, so that it keeps a gradient."""
+    return torch.where((y < -1) & (x <= -1) | (y > 1) & (x >= 1), x, y)
+
+
 def reconstruction_loss(y, x):
+    y = saturate(y, x)
     (dy, dx), (ty, tx) = edges(y), edges(x)
-    return ((y - x).abs().mean() + 2 * ((y - x) ** 2).mean()
+    faint = F.relu(y[:, 3] + 1) * (x[:, 3] <= -1)                       # an empty background must be exactly empty
+    return ((y - x).abs().mean() + 4 * ((y - x) ** 2).mean() + faint.mean()
             + .4 * ((dy - ty).abs().mean() + (dx - tx).abs().mean())
             + (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
             + 8 * ((F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)) ** 2).mean())
@@ -95,13 +127,12 @@ def psnr(vae, pack):
 
 def quantise_aware(vae):
     """Route every weight that ships as FP6 through quantise-dequantise, gradients straight through."""
-    for name, module in vae.named_modules():
+    for name, module in list(vae.named_modules()):
         if hasattr(module, "weight") and is_fp6("vae", f"{name}.weight", module.weight):
             parametrize.register_parametrization(module, "weight", FakeFP6())
 
 
-def train(vae, args, images, held, out):
-    rng = np.random.default_rng(args.seed)
+def train(vae, args, pack, concept, out):
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
         if args.fp6:
@@ -113,17 +144,18 @@ def train(vae, args, images, held, out):
         state = torch.load(f"{out}/vae.pt")
         vae.load_state_dict(state["vae"]), opt.load_state_dict(state["opt"])
         elapsed, n = state["elapsed"], state["n"]
+    rng = np.random.default_rng((args.seed, n))
+    batches = Decoded(args.cache, pack, concept, rng) if args.decoder_only else Pictures(pack[~concept], rng)
     log = csv.writer(open(f"{out}/log.csv", "a", buffering=1))
     start = time.time() - elapsed
-    while (done := (time.time() - start) / (60 * args.minutes)) < 1:
+    while (done := n * args.batch / args.samples) < 1:
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (n + 1) / 100) * (1 - done) ** .8 + 1e-5
-        x = augment(to_input(images[rng.choice(len(images), args.batch, replace=False)]), rng, .5 if done < .6 else .2)
         if args.decoder_only:
-            with torch.no_grad():
-                z = vae.encode(x).latent_dist.mean
+            z, x = batches.draw(args.batch)
             loss = reconstruction_loss(vae.decode(z + args.noise * torch.randn_like(z)).sample, x)
         else:
+            x = batches.draw(args.batch, done)
             posterior = vae.encode(x).latent_dist
             loss = reconstruction_loss(vae.decode(posterior.sample()).sample, x) + 2.5e-7 * posterior.kl().mean()
         opt.zero_grad()
@@ -131,14 +163,13 @@ def train(vae, args, images, held, out):
         torch.nn.utils.clip_grad_norm_(params, 1.)
         opt.step()
         n += 1
-        if n % 100 == 0:
-            pooled, mean = psnr(vae, held)
-            rate = n * args.batch / (time.time() - start)
-            now = time.time() - start
+        if n % 50 == 0:
+            now, (pooled, mean) = time.time() - start, psnr(vae, pack[concept][::3])
+            rate = n * args.batch / now
             log.writerow([n, f"{now:.0f}", f"{loss.item():.4f}", f"{pooled:.2f}", f"{mean:.2f}", f"{rate:.1f}"])
             torch.save({"vae": vae.state_dict(), "opt": opt.state_dict(), "elapsed": now, "n": n}, f"{out}/vae.pt")
     if args.fp6:
-        for module in vae.modules():
+        for module in list(vae.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
 
@@ -159,7 +190,7 @@ def normalise(vae, images):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--minutes", type=float, required=True)
+    args.add_argument("--samples", type=int, default=12000)
     args.add_argument("--cache", default="../rung-train")
     args.add_argument("--name", default="vae", help="folder in the cache")
     args.add_argument("--init", default="../shared/vae", help="diffusers directory to start from")
@@ -170,24 +201,23 @@ def main():
     args.add_argument("--decoder-only", action="store_true")
     args.add_argument("--noise", type=float, default=0., help="decoder-only: noise on the latents, as a sampler leaves it")
     args.add_argument("--fp6", action="store_true", help="decoder-only: train the weights as FP6 will round them")
-    args.add_argument("--threads", type=int, default=2)
+    args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     out = f"{args.cache}/{args.name}"
     os.makedirs(out, exist_ok=True)
-    pack, concept = np.load(f"{args.cache}/icons.npy"), np.load(f"{args.cache}/split.npz")["concept"]
-    images, held = pack[~concept], pack[concept]
+    pack, concept = np.load(f"{args.cache}/icons.npy", mmap_mode="r"), np.load(f"{args.cache}/split.npz")["concept"]
     old = AutoencoderKL.from_pretrained(args.init)
     vae = old
     if old.config.latent_channels != args.channels:
         vae = build(args.channels)
         widen(vae, old)
     vae = vae.float().to(memory_format=torch.channels_last)
-    train(vae, args, images, held[::3], out)
-    print("held-out PSNR: pooled %.2f dB, mean of icons %.2f dB" % psnr(vae, held))
+    train(vae, args, pack, concept, out)
+    print("held-out PSNR: pooled %.2f dB, mean of icons %.2f dB" % psnr(vae, pack[concept]))
     if not args.decoder_only:
-        normalise(vae, images)
+        normalise(vae, pack[~concept])
     vae.save_pretrained(out)
 
 
