@@ -2,13 +2,13 @@
 #include "assets/weights.h"
 
 #include <fnmatch.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "assets/json.h"
 #include "assets/safetensors.h"
+#include "assets/weights_pieces.h"
 #include "assets/weights_view.h"
 #include "kernels/base/size.h"
 
@@ -22,7 +22,7 @@ struct rung_weights {
     char *path;
     rung_safetensors **files;
     size_t n_files;
-    void **owned; /* row scales that are not f32 in the file, merged tensors */
+    void **owned; /* row scales that are not f32 in the file, rows of sparse tensors, merged tensors */
     size_t n_owned;
     struct entry *entries; /* sorted by name once open */
     size_t count, cap;
@@ -51,8 +51,7 @@ rung_status weights_add(rung_weights *w, const char *name, const rung_tensor *t,
     return RUNG_OK;
 }
 
-/* `memory` is freed with w; false without memory for the list. */
-static bool keep(rung_weights *w, void *memory) {
+bool weights_keep(rung_weights *w, void *memory) {
     void **grown = realloc(w->owned, (w->n_owned + 1) * sizeof *grown);
     if (!grown) return false;
     w->owned = grown;
@@ -61,7 +60,7 @@ static bool keep(rung_weights *w, void *memory) {
 }
 
 rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, void *owned, rung_err *err) {
-    if (!keep(w, owned)) return no_memory(w->path, err);
+    if (!weights_keep(w, owned)) return no_memory(w->path, err);
     w->entries[i].tensor = *t;
     w->entries[i].tensor.data = owned;
     return RUNG_OK;
@@ -86,74 +85,20 @@ rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung
     return RUNG_OK;
 }
 
-/* ---- six-bit tensors and their row scales ---- */
-
-static bool six_bit(const rung_tensor *t) { return rung_dtype_bits(t->dtype) == 6; }
-
-/* The tensor whose scale `name` is, NULL when it is a tensor of its own. */
-static const rung_tensor *scaled_by(const rung_weights *w, const char *name) {
-    static const char ending[] = ".scale";
-    const size_t n = strlen(name), stem = n - (sizeof ending - 1);
-    char owner[512];
-    if (n <= sizeof ending - 1 || stem >= sizeof owner || strcmp(name + stem, ending) != 0) return NULL;
-    memcpy(owner, name, stem);
-    owner[stem] = 0;
+const rung_tensor *weights_file_tensor(const rung_weights *w, const char *name) {
     for (size_t i = 0; i < w->n_files; i++) {
-        const rung_tensor *t = rung_safetensors_find(w->files[i], owner);
-        if (t) return six_bit(t) ? t : NULL;
-    }
-    return NULL;
-}
-
-static const rung_tensor *scale_of(const rung_weights *w, const char *name) {
-    char companion[512];
-    if ((size_t)snprintf(companion, sizeof companion, "%s.scale", name) >= sizeof companion) return NULL;
-    for (size_t i = 0; i < w->n_files; i++) {
-        const rung_tensor *t = rung_safetensors_find(w->files[i], companion);
+        const rung_tensor *t = rung_safetensors_find(w->files[i], name);
         if (t) return t;
     }
     return NULL;
 }
 
-static rung_status check_scales(const rung_weights *w, const char *name, const float *scale, size_t rows,
-                                rung_err *err) {
-    for (size_t r = 0; r < rows; r++) {
-        float s;
-        memcpy(&s, (const char *)scale + r * sizeof s, sizeof s);
-        if (!(s >= 0 && isfinite(s)))
-            return rung_fail(err, RUNG_EFORMAT, "%s: tensor %s.scale is %g in row %zu, wanted a finite number >= 0",
-                             w->path, name, (double)s, r);
-    }
-    return RUNG_OK;
-}
-
-/* Row scales are borrowed when the file holds them as f32, else converted once. */
-static rung_status fold_scale(rung_weights *w, const char *name, rung_tensor *t, rung_err *err) {
-    const rung_tensor *s = scale_of(w, name);
-    char shape[100];
-    if (!s) return RUNG_OK;
-    if ((s->dtype != RUNG_F32 && s->dtype != RUNG_F16) || s->ndim != 1 || s->shape[0] != t->shape[0])
-        return rung_fail(err, RUNG_EFORMAT, "%s: tensor %s.scale is %s of %s, wanted [%zu] of F32", w->path, name,
-                         rung_tensor_shape_text(s, shape, sizeof shape), rung_dtype_name(s->dtype), t->shape[0]);
-    t->scale = s->data;
-    if (s->dtype == RUNG_F16) {
-        float *own = malloc(size_max(s->shape[0], 1) * sizeof *own);
-        if (!own || !keep(w, own)) {
-            free(own);
-            return no_memory(w->path, err);
-        }
-        RUNG_TRY(rung_tensor_to_f32(s, 0, s->shape[0], own, err));
-        t->scale = own;
-    }
-    return check_scales(w, name, t->scale, t->shape[0], err);
-}
-
 static rung_status add_file(rung_weights *w, const rung_safetensors *f, const weights_view *view, rung_err *err) {
     for (size_t i = 0; i < rung_safetensors_count(f); i++) {
-        const char *name = rung_safetensors_name(f, i);
-        rung_tensor t = *rung_safetensors_tensor(f, i);
-        if (scaled_by(w, name)) continue;
-        if (six_bit(&t)) RUNG_TRY(fold_scale(w, name, &t, err));
+        char name[PIECES_NAME];
+        rung_tensor t;
+        RUNG_TRY(pieces_read(w, rung_safetensors_name(f, i), rung_safetensors_tensor(f, i), name, &t, err));
+        if (!*name) continue;
         RUNG_TRY(view->map ? view->map(w, name, &t, view->arg, err) : weights_add(w, name, &t, err));
     }
     return RUNG_OK;

@@ -14,8 +14,7 @@ rung_status rung_weights_open(rung_weights **out, const char *path, rung_err *er
 void rung_weights_close(rung_weights **w);
 
 size_t rung_weights_count(const rung_weights *w);
-/** i-th tensor in name order; "<x>.scale" companions of six-bit tensors, f32 or f16 [rows], are folded into <x> and
- *  not listed. */
+/** i-th tensor in name order; the pieces of six-bit and sparse tensors (docs/WEIGHT_FILES.md) are one tensor here. */
 const char *rung_weights_name(const rung_weights *w, size_t i);
 const rung_tensor *rung_weights_tensor(const rung_weights *w, size_t i);
 

@@ -22,6 +22,12 @@ rung_status weights_add(rung_weights *w, const char *name, const rung_tensor *t,
 /** Tensor `i` becomes `t`, whose data is `owned`, from malloc: freed with w. On error `owned` stays the caller's. */
 rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, void *owned, rung_err *err);
 
+/** A tensor as a file has it, pieces and all; NULL when there is none. */
+const rung_tensor *weights_file_tensor(const rung_weights *w, const char *name);
+
+/** `memory`, from malloc, is freed with w; false, and it stays the caller's, without memory to note it. */
+bool weights_keep(rung_weights *w, void *memory);
+
 /** Part `i` of `parts` equal cuts along the rows. RUNG_ESHAPE when they are not equal, or not whole bytes. */
 rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung_tensor *t, size_t i, size_t parts,
                              rung_tensor *out, rung_err *err);
