@@ -6,18 +6,20 @@
 
 #include "kernels/base/fp6.h"
 #include "kernels/base/size.h"
+#include "kernels/sparse.h"
 
 static bool is_eight_bit(rung_dtype t) { return t == RUNG_F8_E4M3 || t == RUNG_F8_E5M2; }
-static bool is_six_bit(rung_dtype t) { return t == RUNG_F6_E3M2 || t == RUNG_F6_E2M3; }
+static bool is_six_bit(rung_dtype t) { return t >= RUNG_F6_E3M2 && t <= RUNG_F5_E2M2; } /* or five */
+static bool fits_e3m2(rung_dtype t) { return t == RUNG_F6_E3M2 || t == RUNG_F5_E3M1; }
 
 /* The codes of these fit the packed type exactly, so that the row scale can stay a factor of its own. */
 static bool keeps_codes(rung_dtype from, gemm_dtype to) {
-    if (to == GEMM_FP6) return from == RUNG_F6_E3M2;
+    if (to == GEMM_FP6) return fits_e3m2(from);
     return to == GEMM_F16 && (is_eight_bit(from) || is_six_bit(from) || from == RUNG_F16);
 }
 
 static gemm_dtype stored_dtype(rung_dtype t) {
-    if (t == RUNG_F6_E3M2) return GEMM_FP6;
+    if (fits_e3m2(t)) return GEMM_FP6;
     if (t == RUNG_F16 || is_eight_bit(t) || is_six_bit(t)) return GEMM_F16;
     return t == RUNG_BF16 ? GEMM_BF16 : GEMM_F32;
 }
@@ -60,10 +62,23 @@ static rung_status check_parts(const gemm_part *parts, size_t count, size_t *n, 
     return RUNG_OK;
 }
 
+/* `--type fp6` asks for six bits a weight: a sparse six-bit tensor has fewer. */
+static void keep_sparse(weight_stack *s, const gemm_part *parts, size_t count, rung_store store) {
+    s->values = parts[0].w->dtype;
+    if (store != RUNG_STORE_STORED && !(store == RUNG_STORE_FP6 && is_six_bit(s->values))) return;
+    for (size_t i = 0; i < count; i++) {
+        const rung_tensor *w = parts[i].w;
+        if (!w->bitmap || w->dtype != s->values) return;
+        s->held += w->row_at[w->shape[0]] - w->row_at[0];
+    }
+    s->sparse = rung_form_choose(s->values, s->n, s->k, s->held) != RUNG_FORM_DENSE;
+}
+
 rung_status weight_stack_of(weight_stack *out, const gemm_part *parts, size_t count, rung_store store, rung_err *err) {
     *out = (weight_stack){0};
     RUNG_TRY(check_parts(parts, count, &out->n, &out->k, err));
-    out->dtype = packed_dtype(parts, count, store);
+    keep_sparse(out, parts, count, store);
+    out->dtype = packed_dtype(parts, count, out->sparse ? RUNG_STORE_STORED : store);
     out->scale = out->dtype == GEMM_FP6;
     for (size_t i = 0; i < count; i++) {
         out->scale |= parts[i].w->scale && keeps_codes(parts[i].w->dtype, out->dtype);

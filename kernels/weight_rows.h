@@ -18,6 +18,11 @@ typedef struct {
     gemm_dtype dtype;
     size_t n, k;
     bool scale, bias;
+    /* Every part is sparse, in this type of values, and stays smaller so: a backend may keep the rows sparse, with
+     * `held` numbers that are not 0 at most. They are exact in `values`. */
+    bool sparse;
+    rung_dtype values;
+    size_t held;
 } weight_stack;
 
 /** One packed dtype for the whole stack: parts that disagree meet in f16 when that is exact for all, else in f32.

@@ -2,6 +2,7 @@
 
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/sparse.h"
 
 /* A task computes rows x columns of y: up to TILES_DOWN tiles of rows and MAX_PANELS panels of columns, over all of k
  * in blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. */
@@ -151,7 +152,11 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         gemm_run_ref(be, &j.out, m, src);
         return;
     }
-    j.thin = m <= j.k->thin_rows;
+    if (sparse_skipping_suits(be, w, m)) {
+        sparse_skip_run(be, &j.out, m, src);
+        return;
+    }
+    j.thin = m <= j.k->thin_rows && !w->sparse;
     split(&j);
     rung_pool_run(be->pool, task, &j, j.row_blocks * j.col_blocks);
 }

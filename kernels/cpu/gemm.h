@@ -14,6 +14,8 @@
 
 enum { GEMM_FP6_GROUP = 4 };
 
+typedef struct sparse_panels sparse_panels; /* sparse.h */
+
 /* W [n, k] in panels of nr columns (rows of W), each panel k-major: the nr weights that meet one A[r, k] lie side by
  * side. The last panel is filled up with zeros. FP6 (E3M2) panels hold groups of 4 k in 3 * nr bytes: three planes of
  * nr bytes; plane p holds the code of k = 4g + p in its low six bits and, above, bits 2p, 2p + 1 of the code of
@@ -22,7 +24,8 @@ typedef struct {
     gemm_dtype dtype;
     size_t n, k, nr;
     size_t panel_bytes;
-    unsigned char *panels; /* [ceil(n / nr)][panel_bytes], 64-byte aligned */
+    unsigned char *panels; /* [ceil(n / nr)][panel_bytes], 64-byte aligned; NULL with sparse panels */
+    sparse_panels *sparse; /* what there is instead, and `dtype` does not count; NULL: none */
     float *scale;          /* f32 [ceil(n / nr) * nr]: what column c is multiplied by; NULL: 1 */
     float *bias;           /* f32 [ceil(n / nr) * nr]; NULL: none */
 } gemm_weights;
@@ -83,7 +86,7 @@ typedef struct {
     /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are GEMM_LDA apart. 1 <= rows <= mr. add: c has sums
      * already. */
     void (*tile)(size_t rows, size_t kn, const float *a, const float *b, float *c, size_t ldc, bool add);
-    /** The f16, bf16 or FP6 panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
+    /** The f16, bf16, FP6 or sparse panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
     void (*expand)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, float *out);
     /** As tile, from the packed panel. rows <= thin_rows; FP6 reads a up to its group's end. */
     void (*thin)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,

@@ -1,7 +1,9 @@
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/sparse.h"
 #include "kernels/cpu/vmath.h"
 
 #define BODY_KERNELS  gemm_avx2
+#define BODY_SPARSE   sparse_avx2
 #define BODY_MR       6
 #define BODY_THIN     4
 #define BODY_FP6_UNIT 4096.0f

@@ -1,7 +1,9 @@
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/sparse.h"
 #include "kernels/cpu/vmath.h"
 
 #define BODY_KERNELS  gemm_avx512
+#define BODY_SPARSE   sparse_avx512
 #define BODY_MR       14
 #define BODY_THIN     8
 #define BODY_FP6_UNIT 1.0f

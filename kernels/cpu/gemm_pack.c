@@ -4,11 +4,12 @@
 #include "kernels/base/fp6.h"
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/sparse.h"
 
 enum { PANEL_ALIGN = 64 };
 
-static rung_status allocate(gemm_weights *w, bool scale, bool bias, rung_err *err) {
-    const size_t panels = size_div_up(w->n, w->nr), cols = panels * w->nr;
+static rung_status allocate_panels(gemm_weights *w, rung_err *err) {
+    const size_t panels = size_div_up(w->n, w->nr);
     const size_t k = w->dtype == GEMM_FP6 ? size_div_up(w->k, GEMM_FP6_GROUP) : w->k;
     const size_t unit = w->dtype == GEMM_FP6 ? 3 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
     size_t bytes;
@@ -17,12 +18,18 @@ static rung_status allocate(gemm_weights *w, bool scale, bool bias, rung_err *er
         return rung_fail(err, RUNG_ESHAPE, "layer weight [%zu, %zu] is too large", w->n, w->k);
     bytes = size_div_up(bytes, PANEL_ALIGN) * PANEL_ALIGN;
     w->panels = aligned_alloc(PANEL_ALIGN, bytes);
-    w->scale = scale ? calloc(cols, sizeof *w->scale) : NULL;
-    w->bias = bias ? calloc(cols, sizeof *w->bias) : NULL;
-    if (!w->panels || (scale && !w->scale) || (bias && !w->bias))
-        return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
+    if (!w->panels) return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
     memset(w->panels, 0, bytes);
     return RUNG_OK;
+}
+
+static rung_status allocate(gemm_weights *w, const weight_stack *s, rung_err *err) {
+    const size_t cols = size_div_up(w->n, w->nr) * w->nr;
+    w->scale = s->scale ? calloc(cols, sizeof *w->scale) : NULL;
+    w->bias = s->bias ? calloc(cols, sizeof *w->bias) : NULL;
+    if ((s->scale && !w->scale) || (s->bias && !w->bias))
+        return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
+    return s->sparse ? sparse_panels_open(&w->sparse, s, w->nr, err) : allocate_panels(w, err);
 }
 
 /* Row `col` of W to its place in the panel. */
@@ -56,7 +63,10 @@ static void put_row(const gemm_weights *w, size_t col, const float *row) {
 static rung_status pack_row(void *user, size_t row, const float *numbers, float scale, rung_err *err) {
     const gemm_weights *w = user;
     (void)err;
-    put_row(w, row, numbers);
+    if (w->sparse)
+        sparse_panels_put(w->sparse, row, numbers);
+    else
+        put_row(w, row, numbers);
     if (w->scale) w->scale[row] = scale;
     return RUNG_OK;
 }
@@ -71,7 +81,7 @@ rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t 
     w.dtype = s.dtype;
     w.n = s.n;
     w.k = s.k;
-    RUNG_TRY_GOTO(st, done, allocate(&w, s.scale, s.bias, err));
+    RUNG_TRY_GOTO(st, done, allocate(&w, &s, err));
     RUNG_TRY_GOTO(st, done, weight_stack_read(&s, parts, count, pack_row, &w, w.bias, err));
     *out = w;
     w = (gemm_weights){0};
@@ -82,12 +92,17 @@ done:
 
 void gemm_weights_close(gemm_weights *w) {
     free(w->panels);
+    sparse_panels_close(&w->sparse);
     free(w->scale);
     free(w->bias);
     *w = (gemm_weights){0};
 }
 
 void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, float *out) {
+    if (w->sparse) {
+        sparse_panels_row(w->sparse, col, k0, kn, out);
+        return;
+    }
     const unsigned char *panel = w->panels + col / w->nr * w->panel_bytes;
     const size_t j = col % w->nr, nr = w->nr;
     for (size_t i = 0; i < kn; i++) {

@@ -1,5 +1,6 @@
 #include "kernels/base/size.h"
 #include "kernels/cpu/conv.h"
+#include "kernels/cpu/sparse.h"
 
 /* A task computes a block of tiles (4x4 pixels each) x a block of panels, over all input channels in slices. Its
  * scratch holds what belongs to one slice: V, the transformed input [36 points][tiles][SLICE]; U, the transformed
@@ -175,7 +176,8 @@ bool conv_winograd_suits(const cpu_backend *be, const conv_view *v) {
     const rung_conv *c = v->c;
     if (be->exact || !kernels_for(be->cpu) || c->kh != 3 || c->kw != 3 || v->a->stride != 1) return false;
     if (c->ic < LEAST_CHANNELS || c->oc < LEAST_CHANNELS || v->oh * v->ow < LEAST_PIXELS) return false;
-    if (c->w.dtype == GEMM_FP6 && c->ic % GEMM_FP6_GROUP != 0) return false; /* a tap would begin inside a group */
+    if (c->w.dtype == GEMM_FP6 && !c->w.sparse && c->ic % GEMM_FP6_GROUP != 0) return false; /* a tap would begin inside a group */
+    if (sparse_skipping_suits(be, &c->w, v->a->batch * v->oh * v->ow)) return false;
     /* Products for each weight: 36 a tile and a fifth for the transforms, and some 80 for the weight's own transform,
      * against 9 a pixel. Of one picture: the batch must not change a picture. */
     const size_t tiles = size_div_up(v->oh, WINO_OUT) * size_div_up(v->ow, WINO_OUT);

@@ -1,0 +1,72 @@
+/* kernels/cpu/sparse.h - weights that stay sparse in memory, and the two ways to multiply with them: expand a panel and
+ * compute as dense, or skip what is not there. Internal to kernels/cpu.
+ *
+ * A panel is nr columns (rows of W), as in gemm.h. For each k it has a mask of nr bits, bit j for column j, and the
+ * values of the bits that are set follow each other in the order of k, then of columns. Every SPARSE_BLOCK of k an
+ * index says which value comes next. Six-bit values lie in chunks of 64 codes in 48 bytes: three planes of 16 bytes;
+ * plane p holds codes 16 p .. 16 p + 15 in its low six bits and, above, bits 2 p, 2 p + 1 of codes 48 .. 63. Bytes for
+ * a weight at density d: 1/8 + 0.75 d, and 1/(8 nr) of index.
+ */
+#ifndef RUNG_CPU_SPARSE_H
+#define RUNG_CPU_SPARSE_H
+#include "kernels/cpu/gemm.h"
+
+typedef enum { SPARSE_E3M2, SPARSE_E2M3, SPARSE_F16, SPARSE_BF16 } sparse_values;
+enum { SPARSE_BLOCK = 32, SPARSE_CHUNK = 64, SPARSE_CHUNK_BYTES = 48 };
+
+struct sparse_panels {
+    sparse_values type;
+    size_t nr, n, k, panels, blocks; /* blocks: of a panel */
+    size_t held;                     /* values, of all panels */
+    unsigned char *masks;            /* [panels][k][nr / 8] */
+    uint32_t *block_at;              /* [panels][blocks]: the block's first value, counted from the panel's first */
+    size_t *panel_at;                /* [panels]: the panel's first value, a multiple of SPARSE_CHUNK */
+    unsigned char *values;
+    size_t end;          /* of the values, a multiple of SPARSE_CHUNK */
+    float magnitude[32]; /* of the six-bit codes */
+    uint16_t *words;     /* [nr, k]: the panel being filled; NULL once all rows are there */
+};
+
+/** For the rows of a sparse stack, which are to be put in order. RUNG_ENOMEM, RUNG_ESHAPE. */
+rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, rung_err *err);
+/** Row 0, 1, ... of W, without the scale; n of them make it whole. */
+void sparse_panels_put(sparse_panels *s, size_t row, const float *numbers);
+void sparse_panels_close(sparse_panels **s);
+size_t sparse_panels_bytes(const sparse_panels *s);
+/** W[col, k0 .. k0 + kn) without the scale. */
+void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out);
+
+/** Is skipping faster than expanding for m rows? */
+bool sparse_skipping_suits(const cpu_backend *be, const gemm_weights *w, size_t m);
+/** gemm_run by skipping. An element that is not stored multiplies nothing, not even a NaN. */
+void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src);
+
+/* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
+
+/* A stored weight: `at` floats into the transposed block of A. */
+typedef struct {
+    uint32_t at;
+    float w;
+} sparse_entry;
+
+enum { SPARSE_VECTORS = 4, SPARSE_L1 = 8192 }; /* a tile of rows; floats of A that stay in L1 */
+
+typedef struct {
+    size_t vl;
+    /** Panel `panel`, k0 .. k0 + kn, as f32 [kn, nr]. */
+    void (*expand)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, float *out);
+    /** The same as a list for each column: column j's are list[j * cap ..], count[j] of them; at = (k - k0) * stride.
+     */
+    void (*lists)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, size_t stride, sparse_entry *list,
+                  size_t cap, size_t *count);
+    /** c [cols, vectors * vl] (+)= sum over the column's list of w * a[at ..]; c's rows are ldc apart. */
+    void (*skip)(const sparse_entry *list, size_t cap, const size_t *count, size_t cols, const float *a, size_t vectors,
+                 float *c, size_t ldc, bool add);
+    /** dst [cols, rows] = src [rows, cols]; rows and cols multiples of 8. */
+    void (*transpose)(float *dst, size_t dst_ld, const float *src, size_t src_ld, size_t rows, size_t cols);
+} sparse_kernels;
+
+extern const sparse_kernels sparse_avx2, sparse_avx512;
+/** NULL: only the specification. */
+const sparse_kernels *sparse_kernels_for(unsigned cpu);
+#endif

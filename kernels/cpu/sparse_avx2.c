@@ -1,0 +1,48 @@
+#include <string.h>
+
+#include "kernels/base/size.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/sparse.h"
+
+#define BODY_KERNELS sparse_avx2
+
+VINLINE vf load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+VINLINE vf load_bf16(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+
+/* A code in place as an f16 number is `unit` times too small: how far its magnitude moves, and the unit. */
+typedef struct {
+    int shift;
+    float unit;
+} code_table;
+
+VINLINE code_table table_of(const sparse_panels *s) {
+    return s->type == SPARSE_E3M2 ? (code_table){8, 0x1p12f} : (code_table){7, 0x1p14f};
+}
+
+VINLINE vf load_codes(const uint8_t *p, code_table t) {
+    const __m128i c = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p));
+    const __m128i magnitude = _mm_sll_epi16(_mm_and_si128(c, _mm_set1_epi16(31)), _mm_cvtsi32_si128(t.shift));
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(c, _mm_set1_epi16(32)), 10);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(magnitude, sign)), _mm256_set1_ps(t.unit));
+}
+
+/* Row m: for each lane how many of the bits below it are set, which is where its number comes from. */
+#define BELOW(m, i) (uint8_t) __builtin_popcount((m) & ((1u << (i)) - 1))
+#define ROW(m)                                                                                                         \
+    { BELOW(m, 0), BELOW(m, 1), BELOW(m, 2), BELOW(m, 3), BELOW(m, 4), BELOW(m, 5), BELOW(m, 6), BELOW(m, 7) }
+#define ROWS4(m)  ROW(m), ROW((m) + 1), ROW((m) + 2), ROW((m) + 3)
+#define ROWS16(m) ROWS4(m), ROWS4((m) + 4), ROWS4((m) + 8), ROWS4((m) + 12)
+#define ROWS64(m) ROWS16(m), ROWS16((m) + 16), ROWS16((m) + 32), ROWS16((m) + 48)
+static const uint8_t sources[256][8] = {ROWS64(0u), ROWS64(64u), ROWS64(128u), ROWS64(192u)};
+
+VINLINE vf spread(uint32_t mask, const float *p) {
+    const vi lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const vi from = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)sources[mask]));
+    const vi held = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)mask), lane), lane);
+    return _mm256_and_ps(_mm256_permutevar8x32_ps(vf_load(p), from), _mm256_castsi256_ps(held));
+}
+
+#include "kernels/cpu/sparse_body.inc"

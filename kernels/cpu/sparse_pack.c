@@ -1,0 +1,144 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/fp6.h"
+#include "kernels/base/size.h"
+#include "kernels/cpu/sparse.h"
+
+static sparse_values values_of(rung_dtype t) {
+    if (t == RUNG_F6_E3M2) return SPARSE_E3M2;
+    if (t == RUNG_F6_E2M3) return SPARSE_E2M3;
+    return t == RUNG_F16 ? SPARSE_F16 : SPARSE_BF16;
+}
+
+static bool six_bit(sparse_values type) { return type == SPARSE_E3M2 || type == SPARSE_E2M3; }
+
+static void put_value(sparse_panels *s, size_t at, uint16_t word) {
+    if (!six_bit(s->type)) {
+        memcpy(s->values + at * sizeof word, &word, sizeof word);
+        return;
+    }
+    unsigned char *chunk = s->values + at / SPARSE_CHUNK * SPARSE_CHUNK_BYTES + at % 16;
+    const size_t plane = at % SPARSE_CHUNK / 16;
+    if (plane < 3) {
+        chunk[16 * plane] |= (unsigned char)word;
+    } else {
+        for (size_t p = 0; p < 3; p++) chunk[16 * p] |= (unsigned char)((word >> (2 * p) & 3) << 6);
+    }
+}
+
+/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. */
+static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
+    unsigned char *mask = s->masks + panel * s->k * (s->nr / 8);
+    s->panel_at[panel] = at;
+    for (size_t k = 0; k < s->k; k++, mask += s->nr / 8) {
+        if (k % SPARSE_BLOCK == 0)
+            s->block_at[panel * s->blocks + k / SPARSE_BLOCK] = (uint32_t)(at - s->panel_at[panel]);
+        for (size_t j = 0; j < columns; j++) {
+            const uint16_t word = words[j * s->k + k];
+            if (!word) continue;
+            mask[j / 8] |= (unsigned char)(1u << j % 8);
+            put_value(s, at++, word);
+        }
+    }
+    s->held += at - s->panel_at[panel];
+    return size_div_up(at, SPARSE_CHUNK) * SPARSE_CHUNK;
+}
+
+static rung_status allocate(sparse_panels *s, size_t held, rung_err *err) {
+    enum { SLACK = 128 }; /* vectors may look past the last value */
+    const size_t room = size_div_up(held, SPARSE_CHUNK) * SPARSE_CHUNK + s->panels * SPARSE_CHUNK;
+    size_t masks, words;
+    if (s->k > UINT32_MAX / s->nr || !size_mul(s->panels * s->k, s->nr / 8, &masks) ||
+        !size_mul(s->k, s->nr * sizeof *s->words, &words))
+        return rung_fail(err, RUNG_ESHAPE, "layer weight [%zu, %zu] is too large", s->n, s->k);
+    s->masks = calloc(masks, 1);
+    s->block_at = calloc(s->panels * s->blocks, sizeof *s->block_at);
+    s->panel_at = calloc(s->panels, sizeof *s->panel_at);
+    s->values = calloc((six_bit(s->type) ? room / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : room * 2) + SLACK, 1);
+    s->words = malloc(words);
+    if (!s->masks || !s->block_at || !s->panel_at || !s->values || !s->words)
+        return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", s->n, s->k);
+    return RUNG_OK;
+}
+
+rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, rung_err *err) {
+    *out = NULL;
+    sparse_panels *s = calloc(1, sizeof *s);
+    if (!s) return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", stack->n, stack->k);
+    *s = (sparse_panels){.type = values_of(stack->values), .nr = nr, .n = stack->n, .k = stack->k};
+    s->panels = size_div_up(s->n, nr);
+    s->blocks = size_div_up(s->k, SPARSE_BLOCK);
+    for (uint8_t c = 0; c < 32; c++)
+        s->magnitude[c] = s->type == SPARSE_E2M3 ? rung_e2m3_to_f32(c) : rung_e3m2_to_f32(c);
+    const rung_status st = allocate(s, stack->held, err);
+    if (st)
+        sparse_panels_close(&s);
+    else
+        *out = s;
+    return st;
+}
+
+/* The numbers are values of the type: nothing is rounded. */
+static uint16_t word_of(sparse_values type, float v) {
+    if (type == SPARSE_E3M2) return rung_f32_to_e3m2(v);
+    if (type == SPARSE_E2M3) return rung_f32_to_e2m3(v);
+    return type == SPARSE_F16 ? rung_f32_to_f16(v) : rung_f32_to_bf16(v);
+}
+
+void sparse_panels_put(sparse_panels *s, size_t row, const float *numbers) {
+    uint16_t *words = s->words + row % s->nr * s->k;
+    for (size_t k = 0; k < s->k; k++) words[k] = word_of(s->type, numbers[k]);
+    if ((row + 1) % s->nr != 0 && row + 1 != s->n) return;
+    s->end = pack_panel(s, row / s->nr, row % s->nr + 1, s->words, s->end);
+    if (row + 1 < s->n) return;
+    free(s->words);
+    s->words = NULL;
+}
+
+void sparse_panels_close(sparse_panels **sp) {
+    sparse_panels *s = *sp;
+    *sp = NULL;
+    if (!s) return;
+    free(s->masks);
+    free(s->block_at);
+    free(s->panel_at);
+    free(s->values);
+    free(s->words);
+    free(s);
+}
+
+size_t sparse_panels_bytes(const sparse_panels *s) {
+    const size_t values = six_bit(s->type) ? s->end / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : s->end * sizeof *s->words;
+    return values + s->panels * (s->k * (s->nr / 8) + s->blocks * sizeof *s->block_at + sizeof *s->panel_at);
+}
+
+static float value_at(const sparse_panels *s, size_t at) {
+    if (six_bit(s->type)) {
+        const unsigned char *chunk = s->values + at / SPARSE_CHUNK * SPARSE_CHUNK_BYTES + at % 16;
+        const size_t plane = at % SPARSE_CHUNK / 16;
+        const unsigned last = chunk[0] >> 6 | chunk[16] >> 6 << 2 | chunk[32] >> 6 << 4;
+        const uint8_t code = (uint8_t)(plane < 3 ? chunk[16 * plane] & 63 : last);
+        return code & 32 ? -s->magnitude[code & 31] : s->magnitude[code];
+    }
+    uint16_t word;
+    memcpy(&word, s->values + at * sizeof word, sizeof word);
+    return s->type == SPARSE_F16 ? rung_f16_to_f32(word) : rung_bf16_to_f32(word);
+}
+
+void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out) {
+    const size_t panel = col / s->nr, j = col % s->nr, bytes = s->nr / 8;
+    const unsigned char *masks = s->masks + panel * s->k * bytes;
+    size_t at = s->panel_at[panel] + s->block_at[panel * s->blocks + k0 / SPARSE_BLOCK];
+    for (size_t k = k0 / SPARSE_BLOCK * SPARSE_BLOCK; k < k0 + kn; k++) {
+        const unsigned char *mask = masks + k * bytes;
+        size_t before = 0, all = 0;
+        for (size_t b = 0; b < bytes; b++) {
+            const unsigned left = b < j / 8 ? mask[b] : b == j / 8 ? mask[b] & ((1u << j % 8) - 1) : 0;
+            before += (size_t)__builtin_popcount(left);
+            all += (size_t)__builtin_popcount(mask[b]);
+        }
+        if (k >= k0) out[k - k0] = mask[j / 8] >> j % 8 & 1 ? value_at(s, at + before) : 0;
+        at += all;
+    }
+}
