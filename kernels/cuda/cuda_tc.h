@@ -1,0 +1,56 @@
+/* kernels/cuda/cuda_tc.h - the tensor-core kernels' launches: device pointers, asynchronous on `s`, errors are
+ * cudaGetLastError()'s. Read by C and by the .cu files. All products run on mma.sync m16n8k16 with f32 accumulation. */
+#ifndef RUNG_CUDA_TC_H
+#define RUNG_CUDA_TC_H
+#include <cuda_runtime.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "kernels/backend.h"
+
+/* ---- cuda_attention.cu ---- */
+
+/** Bytes of scratch: k and v as f16. */
+size_t cuda_k_attention_scratch(const rung_attention_args *a);
+
+/**
+ * The operation of kernels/backend.h on f32 device memory, any head dimension, any strides. q, k and v are rounded to
+ * f16, and the probabilities before they meet v; scores, biases, softmax and sums are f32. `scratch`: 16-byte aligned.
+ * *range becomes 1 when a number of q, k or v does not fit f16. The order of the sums is fixed.
+ */
+void cuda_k_attention(cudaStream_t s, const rung_attention_args *a, void *scratch, unsigned *range);
+
+/* ---- cuda_fpx.cu, cuda_spmm.cu, cuda_bitmap.cu: sums [m, n] = x [m, k] w^T for packed weights [n, k] ---- */
+
+typedef struct {
+    const void *x; /* f16, or bf16, [m, k]; 16-byte aligned */
+    size_t x_row;  /* elements between rows; a multiple of 8 */
+    bool bf16;
+    size_t m, n, k; /* k: a multiple of 8, columns behind the weight's own are 0 in x or in w */
+    float *sums;    /* f32 [m, n], rows sums_row apart */
+    size_t sums_row;
+    const float *scale; /* f32 [n]: what column c is multiplied by; NULL: 1 */
+    float *split;       /* f32 [splits, m, n], when splits > 1 */
+    unsigned splits;    /* parts of k that are summed apart and then added in their order; at least 1 */
+} cuda_tc_gemm;
+
+/** Parts of k to sum apart so that few rows of x still fill `multiprocessors`; tile_rows: 256 TC-FPx, 128 the others.
+ */
+unsigned cuda_tc_splits(size_t m, size_t n, size_t k, unsigned tile_rows, int multiprocessors);
+
+/** w: TC-FPx, six bits (kernels/tc_fpx.h), n and k padded to multiples of 64; 16-byte aligned. Weights are E3M2. */
+void cuda_k_fpx_gemm(cudaStream_t s, const cuda_tc_gemm *g, const void *w);
+
+/** Tiled-CSL (kernels/tiled_csl.h): items as f16, or bf16 as x is, 16-byte aligned; tile_at [tiles + 1] in fours. Any
+ * number of items in a tile. */
+void cuda_k_spmm(cudaStream_t s, const cuda_tc_gemm *g, const uint32_t *items, const int32_t *tile_at);
+
+/** Bitmap and six-bit codes in strips (kernels/fp6_strips.h), n padded to a multiple of 128; E3M2. bitmap and codes:
+ * 16-byte aligned. */
+void cuda_k_bitmap_gemm(cudaStream_t s, const cuda_tc_gemm *g, const uint32_t *bitmap, const uint32_t *codes,
+                        const uint32_t *strip_at);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

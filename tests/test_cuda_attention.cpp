@@ -1,0 +1,56 @@
+/* tests/test_cuda_attention.cpp - tensor-core attention on host threads against the scalar reference. */
+#include "tests/cuda_cases.h"
+
+/* |v| <= 1. f16 rounds q and k by 2^-11 of a score of about 1, the probabilities and v by 2^-11 of theirs. */
+static void expect_close(const attention_case &c, double tolerance = 1.5e-3) {
+    unsigned range = 0;
+    const double e = attention_error(c, &range);
+    if (!CHECK(e <= tolerance) || !CHECK(range == 0))
+        fprintf(stderr, "  b %zu h %zu d %zu lq %zu lk %zu causal %d mask %d pair %d x%g: %g range %u\n", c.batch,
+                c.heads, c.d, c.lq, c.lk, c.causal, c.mask, c.pair_bias, c.amplitude, e, range);
+}
+
+static void test_dimensions() {
+    for (size_t d : {1u, 7u, 8u, 16u, 31u, 32u, 33u, 40u, 48u, 64u, 72u, 80u, 96u, 128u, 160u, 161u, 256u, 300u})
+        expect_close({1, 2, d, 17, 70});
+}
+
+static void test_lengths() {
+    for (size_t l : {1u, 2u, 15u, 16u, 63u, 64u, 65u, 127u, 129u, 200u}) {
+        expect_close({1, 1, 40, l, l});
+        expect_close({2, 1, 24, l, 77});
+        expect_close({1, 1, 24, 5, l});
+        expect_close({1, 2, 40, l, l, true});
+    }
+    expect_close({1, 1, 24, 70, 30, true}); /* more queries than keys, and the other way round */
+    expect_close({1, 1, 24, 30, 150, true});
+}
+
+static void test_biases() {
+    for (int mask = NO_MASK; mask <= ALL_MASKED; mask++)
+        for (bool pair : {false, true})
+            for (bool causal : {false, true}) expect_close({2, 2, 40, 70, 140, causal, (mask_kind)mask, pair});
+    /* Scores and biases in the thousands: the maximum is taken with the biases. An error of 2^-11 of a score is then no
+     * longer small, so only finite results are asked for, and the pair bias alone decides. */
+    unsigned range = 0;
+    CHECK(attention_error({1, 2, 40, 33, 70, false, RANDOM_MASK, true, 4000}, &range) < 1.5);
+    expect_close({3, 2, 40, 20, 77, false, RANDOM_MASK, true, 1, true});
+    expect_close({2, 1, 300, 70, 70, true, RANDOM_MASK, true});
+}
+
+static void test_range() {
+    unsigned range = 0;
+    attention_error({1, 1, 16, 4, 4, false, NO_MASK, false, 1e7f}, &range);
+    CHECK(range == 1);
+}
+
+int main() {
+    test_dimensions();
+    test_lengths();
+    test_biases();
+    test_range();
+    cuda_host::set_order(1);
+    expect_close({1, 2, 40, 70, 140, true, RANDOM_MASK, true});
+    expect_close({1, 1, 200, 70, 140});
+    return check_result();
+}
