@@ -13,7 +13,7 @@
 #include "assets/lora.h"
 #include "assets/weights_view.h"
 
-enum { PARTS = 6, MAX_TEXT = 64 << 20 };
+enum { PARTS = 8, MAX_TEXT = 64 << 20 };
 
 /* What there is to know of a part: where its config lies, and how its tensors are seen. */
 struct part {
@@ -46,7 +46,9 @@ static const struct part parts[PARTS] = {
     {"transformer", "config.json", NULL, NULL, NULL},
     {"vae", "config.json", map_vae, ldm_map_vae, vae_unused},
     {"text_encoder", "config.json", map_text, ldm_map_text, text_unused},
+    {"text_encoder_2", "config.json", map_text, NULL, text_unused},
     {"tokenizer", "tokenizer_config.json", NULL, NULL, NULL},
+    {"tokenizer_2", "tokenizer_config.json", NULL, NULL, NULL},
     {"scheduler", "scheduler_config.json", NULL, NULL, NULL},
 };
 

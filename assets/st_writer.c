@@ -183,7 +183,7 @@ static char *head_of(const char *text, size_t *n) {
     return head;
 }
 
-rung_status st_writer_start(st_writer *w, bool again, rung_err *err) {
+rung_status st_writer_start(st_writer *w, bool *again, rung_err *err) {
     char *text;
     rung_status st;
     RUNG_TRY(lay_out(w, &text, err));
@@ -196,7 +196,8 @@ rung_status st_writer_start(st_writer *w, bool again, rung_err *err) {
         goto done;
     }
     st = RUNG_OK;
-    if (again && is_begun(w, head, w->data_at)) goto done;
+    *again = *again && is_begun(w, head, w->data_at);
+    if (*again) goto done;
     /* A header that is whole means that all of the file is there: the size comes first. */
     int cause = ftruncate(w->fd, 0) != 0 ? errno : 0;
     if (!cause) cause = posix_fallocate(w->fd, 0, (off_t)st_writer_bytes(w));

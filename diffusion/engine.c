@@ -78,6 +78,10 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
 }
 
 rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
+    return engine_open(out, o, NULL, NULL, err);
+}
+
+rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_fn *watch, void *user, rung_err *err) {
     const double start = rung_now();
     rung_status st;
     rung_store store;
@@ -87,6 +91,7 @@ rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
     if (!e) return rung_fail(err, RUNG_ENOMEM, "engine: out of memory");
     RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
     RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
+    if (watch) RUNG_TRY_GOTO(st, done, watch(user, e->be, err));
     RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
     for (size_t i = 0; i < o->n_loras; i++)
         RUNG_TRY_GOTO(st, done, rung_model_add_lora(e->model, o->loras[i].path, o->loras[i].weight, err));

@@ -22,6 +22,12 @@ struct rung_engine {
     rung_engine_info info;
 };
 
+/** Called once the backend is there and no layer is opened yet. */
+typedef rung_status engine_watch_fn(void *user, rung_backend *be, rung_err *err);
+
+/** rung_open with a look at the backend; watch may be NULL. */
+rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_fn *watch, void *user, rung_err *err);
+
 /** Seconds on a clock that only goes forward. */
 double rung_now(void);
 #endif

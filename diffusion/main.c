@@ -18,6 +18,7 @@
 #include "diffusion/compare_data.h"
 #include "diffusion/compare_page.h"
 #include "diffusion/contact_sheet.h"
+#include "diffusion/convert.h"
 #include "diffusion/engine.h"
 #include "diffusion/info.h"
 #include "diffusion/options.h"
@@ -458,6 +459,51 @@ static rung_status run_comparison(const cli_options *o, const char *model, rung_
     return st;
 }
 
+/* ---- convert ---- */
+
+static rung_status show_text(char *text, rung_err *err) {
+    if (!text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
+    fputs(text, stdout);
+    free(text);
+    return RUNG_OK;
+}
+
+static int on_convert(void *user, const char *what, size_t done, size_t total) {
+    const cli_options *o = user;
+    if (!o->quiet && isatty(STDERR_FILENO)) {
+        if (total)
+            fprintf(stderr, "\r%s: %zu of %zu tensors\033[K", what, done, total);
+        else
+            fprintf(stderr, "\r%s\033[K", what);
+    }
+    return interrupted;
+}
+
+static rung_status convert(const cli_options *o, rung_err *err) {
+    rung_request defaults = request_of(o);
+    char *prompts = NULL;
+    convert_report report = {0};
+    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
+    if (o->calibrate) RUNG_TRY(read_prompts(o->calibrate, &prompts, err));
+    const convert_options c = {.model = o->model,
+                               .out = o->convert_out,
+                               .type = o->type,
+                               .sparsity = o->sparsity,
+                               .prompts = prompts,
+                               .defaults = &defaults,
+                               .keep = o->keep,
+                               .n_keep = o->n_keep,
+                               .threads = (int)o->threads,
+                               .progress = on_convert,
+                               .user = (void *)o};
+    rung_status st = rung_convert(&c, &report, err);
+    if (!o->quiet && isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
+    if (!st) st = show_text(convert_report_text(&report, o->json), err);
+    convert_report_free(&report);
+    free(prompts);
+    return st;
+}
+
 /* ---- bench ---- */
 
 static void print_bench_row(void *arg, const rung_bench_row *r) {
@@ -484,13 +530,6 @@ static rung_status bench(const cli_options *o, rung_err *err) {
                                               print_bench_row, (void *)o, err);
     rung_pool_close(&pool);
     return st;
-}
-
-static rung_status show_text(char *text, rung_err *err) {
-    if (!text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
-    fputs(text, stdout);
-    free(text);
-    return RUNG_OK;
 }
 
 static rung_status show_devices(const cli_options *o, rung_err *err) {
@@ -533,6 +572,8 @@ static rung_status run(const cli_options *o, rung_err *err) {
         return show_text(cli_help(), err);
     case CLI_BENCH:
         return bench(o, err);
+    case CLI_CONVERT:
+        return convert(o, err);
     case CLI_GENERATE:
     case CLI_BATCH:
     case CLI_COMPARE:
@@ -549,6 +590,7 @@ int main(int argc, char **argv) {
     const struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &stop, NULL); /* the first Ctrl-C ends after the step, a second one at once */
     sigaction(SIGTERM, &stop, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is an error that is told, not a death */
     rung_status st = cli_parse(&o, argc, argv, &err);
     if (!st) st = run(&o, &err);
     if (!st && (fflush(stdout) != 0 || ferror(stdout)))

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, INTEGERS, REALS, LORA, COMMAND } value_kind;
+typedef enum { TEXT, INTEGER, REAL, SEED, FLAG, CHOICE, INTEGERS, REALS, LORA, KEEP, COMMAND } value_kind;
 
 typedef struct {
     const char *name;
@@ -57,7 +57,13 @@ static const option_row rows[] = {
     {"rng", 0, CHOICE, AT(rng), 0, 0, 0, "cpu|cuda",
      "whose random numbers a seed means: torch's CPU (default) or CUDA"},
     {"threads", 't', INTEGER, AT(threads), 0, 1, 512, "N", "threads (one for each processor)"},
-    {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6", "what the weights are kept as (as stored)"},
+    {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6|e2m3|fp5",
+     "what the weights are kept as (as stored); e2m3, fp5: convert"},
+    {"sparsity", 0, REAL, AT(sparsity), 0, 0, 0.99, "X", "convert: the share of the weights that goes (0)"},
+    {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, "FILE",
+     "convert: a prompt file; prune by what these pictures need of each weight"},
+    {"keep", 0, KEEP, AT(keep), 0, 0, 0, "PATTERN",
+     "convert: part/tensors that stay in 16 bits, like 'unet/*.to_out.*'; several times"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
     {"device", 0, INTEGER, AT(device), 0, 0, 1023, "N", "which GPU, with --backend cuda (0)"},
     {"devices", 0, FLAG, AT(devices), 0, 0, 0, NULL, "info: the processor and the GPUs in place of a model"},
@@ -157,6 +163,14 @@ static rung_status parse_lora(cli_options *o, const char *s, rung_err *err) {
     return RUNG_OK;
 }
 
+static rung_status add_keep(cli_options *o, const char *s, rung_err *err) {
+    const char **grown = realloc(o->keep, (o->n_keep + 1) * sizeof *grown);
+    if (!grown) return rung_fail(err, RUNG_ENOMEM, "--keep: out of memory");
+    o->keep = grown;
+    o->keep[o->n_keep++] = s;
+    return RUNG_OK;
+}
+
 static rung_status store_value(cli_options *o, const option_row *r, const char *s, rung_err *err) {
     char *base = (char *)o;
     void *field = base + r->at;
@@ -173,6 +187,8 @@ static rung_status store_value(cli_options *o, const option_row *r, const char *
         return parse_list(r, s, field, err);
     case LORA:
         return parse_lora(o, s, err);
+    case KEEP:
+        return add_keep(o, s, err);
     case CHOICE:
         RUNG_TRY(parse_choice(r, s, err));
         *(const char **)field = s;
@@ -258,7 +274,23 @@ static rung_status check_one_value(const cli_options *o, rung_err *err) {
     return RUNG_OK;
 }
 
+static rung_status check_convert(const cli_options *o, rung_err *err) {
+    const bool few = o->type && (strcmp(o->type, "e2m3") == 0 || strcmp(o->type, "fp5") == 0);
+    if (o->command == CLI_CONVERT) {
+        if (!o->type) return rung_fail(err, RUNG_EARG, "convert: wanted --type fp6, e2m3, fp5, f16, bf16 or f32");
+        if (o->n_loras) return rung_fail(err, RUNG_EARG, "--lora: a LoRA is merged when a picture is drawn");
+        return RUNG_OK;
+    }
+    if (few) return rung_fail(err, RUNG_EARG, "--type is '%s', wanted f32|bf16|f16|fp6 outside of convert", o->type);
+    if (o->sparsity == 0 && !o->calibrate && !o->n_keep) return RUNG_OK;
+    return rung_fail(err, RUNG_EARG, "--%s belongs to rung convert",
+                     o->calibrate ? "calibrate"
+                     : o->n_keep  ? "keep"
+                                  : "sparsity");
+}
+
 static rung_status check_together(cli_options *o, rung_err *err) {
+    RUNG_TRY(check_convert(o, err));
     if (o->devices && (o->command != CLI_INFO || o->model))
         return rung_fail(err, RUNG_EARG, "--devices belongs to rung info, without a model");
     if (o->command != CLI_COMPARE) RUNG_TRY(check_one_value(o, err));
@@ -277,7 +309,6 @@ static rung_status check_together(cli_options *o, rung_err *err) {
 
 /* Words that are no options: a command and its model, or the prompt. */
 static rung_status take_words(cli_options *o, int words, char **word, rung_err *err) {
-    static const char *const later[] = {"convert"};
     if (words > 0 && strcmp(word[0], "info") == 0 && !o->prompt) {
         o->command = CLI_INFO;
         if (words > 2) return rung_fail(err, RUNG_EARG, "info: one model at a time, found '%s' after it", word[2]);
@@ -297,15 +328,20 @@ static rung_status take_words(cli_options *o, int words, char **word, rung_err *
         o->n_prompts = (size_t)words - 1;
         return RUNG_OK;
     }
+    if (words > 1 && strcmp(word[0], "convert") == 0 && !o->prompt) {
+        o->command = CLI_CONVERT;
+        if (words != (o->model ? 2 : 3))
+            return rung_fail(err, RUNG_EARG, "convert: wanted a model and a new folder, found %d words", words - 1);
+        if (words == 3) o->model = word[1];
+        o->convert_out = word[words - 1];
+        return RUNG_OK;
+    }
     if (words > 0 && strcmp(word[0], "bench") == 0 && !o->prompt) {
         o->command = CLI_BENCH;
         o->bench_filter = words > 1 ? word[1] : NULL;
         if (words <= 2) return RUNG_OK;
         return rung_fail(err, RUNG_EARG, "bench: wanted one word of a shape's name, found '%s' after it", word[2]);
     }
-    for (size_t i = 0; words > 1 && i < sizeof later / sizeof *later; i++)
-        if (strcmp(word[0], later[i]) == 0)
-            return rung_fail(err, RUNG_EARG, "rung %s is not there yet in version %s", later[i], rung_version());
     if (words > 1 || (words == 1 && o->prompt))
         return rung_fail(err, RUNG_EARG, "'%s' after the prompt: put a prompt of several words in quotes",
                          word[words > 1]);
@@ -343,6 +379,7 @@ void cli_options_free(cli_options *o) {
     free(o->steps.v);
     free(o->cfg_scale.v);
     free(o->sigmas.v);
+    free(o->keep);
     *o = (cli_options){0};
 }
 
@@ -365,6 +402,7 @@ char *cli_help(void) {
     fputs("rung [options] PROMPT       draw a picture\n"
           "rung batch FILE [options]   a picture, or more, for each line of a prompt file\n"
           "rung compare PROMPT...      samplers x schedules x steps: pictures, figures, a page\n"
+          "rung convert MODEL OUT      a model with smaller weights; --type says which\n"
           "rung info [MODEL]           what is in a model; with --devices: what can compute\n"
           "rung bench [WORD]           speed of the operations whose name holds WORD\n\n",
           f);

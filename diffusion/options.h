@@ -3,7 +3,16 @@
 #define RUNG_OPTIONS_H
 #include "diffusion/rung.h"
 
-typedef enum { CLI_GENERATE, CLI_BATCH, CLI_COMPARE, CLI_INFO, CLI_BENCH, CLI_HELP, CLI_VERSION } cli_command;
+typedef enum {
+    CLI_GENERATE,
+    CLI_BATCH,
+    CLI_COMPARE,
+    CLI_CONVERT,
+    CLI_INFO,
+    CLI_BENCH,
+    CLI_HELP,
+    CLI_VERSION
+} cli_command;
 
 /* Numbers with commas between. n is 0 when the option was not given. */
 typedef struct {
@@ -32,6 +41,10 @@ typedef struct {
     rung_lora_option *loras; /* owned, paths too */
     size_t n_loras;
     const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
+    const char *convert_out, *calibrate; /* of convert; calibrate: a prompt file */
+    double sparsity;
+    const char **keep; /* owned, the patterns are not */
+    size_t n_keep;
     bool literal, vae_tiling, resume, preset, devices, verbose, quiet, json;
 } cli_options;
 

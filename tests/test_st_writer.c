@@ -16,7 +16,10 @@ static const rung_tensor half = {.dtype = RUNG_F16, .ndim = 1, .shape = {3}};
 static const rung_tensor full = {.dtype = RUNG_F32, .ndim = 1, .shape = {2}};
 static const rung_tensor none = {.dtype = RUNG_F32, .ndim = 2, .shape = {0, 4}};
 
-static st_writer *begin(bool again, rung_status want) {
+/* How the file is begun: afresh, as the continuation of one, or afresh for what is there does not fit. */
+enum begin { NEW, CONTINUED, REPLACED };
+
+static st_writer *begin(enum begin again) {
     rung_err e = {0};
     st_writer *w;
     size_t id;
@@ -26,7 +29,9 @@ static st_writer *begin(bool again, rung_status want) {
     CHECK(st_writer_add(w, &half, "b", &id, &e) == RUNG_OK && id == 1);
     CHECK(st_writer_add(w, &full, "c", &id, &e) == RUNG_OK && id == 2);
     CHECK(st_writer_add(w, &none, "d \"quoted\"", &id, &e) == RUNG_OK && id == 3);
-    if (!CHECK(st_writer_start(w, again, &e) == want)) fprintf(stderr, "  %s\n", e.msg);
+    bool continued = again != NEW;
+    if (!CHECK(st_writer_start(w, &continued, &e) == RUNG_OK)) fprintf(stderr, "  %s\n", e.msg);
+    CHECK(continued == (again == CONTINUED));
     return w;
 }
 
@@ -84,7 +89,7 @@ static void reads_back(void) {
 
 static void order_and_continuation(void) {
     size_t n1 = 0, n2 = 0;
-    st_writer *w = begin(false, RUNG_OK);
+    st_writer *w = begin(NEW);
     if (!w) return;
     put_all(w, false);
     st_writer_close(&w);
@@ -93,12 +98,12 @@ static void order_and_continuation(void) {
 
     /* the other way round, and in two runs */
     remove(FILE_NAME);
-    w = begin(false, RUNG_OK);
+    w = begin(NEW);
     rung_err e = {0};
     CHECK(st_writer_put(w, 2, 0, floats, 8, &e) == RUNG_OK && st_writer_sync(w, &e) == RUNG_OK);
     CHECK(st_writer_bytes(w) == n1);
     st_writer_close(&w);
-    w = begin(true, RUNG_OK);
+    w = begin(CONTINUED);
     CHECK(st_writer_put(w, 1, 0, halves, 6, &e) == RUNG_OK && st_writer_put(w, 0, 0, codes, 9, &e) == RUNG_OK);
     st_writer_close(&w);
     char *second = whole(&n2);
@@ -106,7 +111,7 @@ static void order_and_continuation(void) {
 
     /* a file of another header or size is begun anew */
     CHECK(truncate(FILE_NAME, 100) == 0);
-    w = begin(true, RUNG_OK);
+    w = begin(REPLACED);
     put_all(w, true);
     st_writer_close(&w);
     free(second);
@@ -119,7 +124,7 @@ static void order_and_continuation(void) {
 static void refusals(void) {
     rung_err e = {0};
     size_t id;
-    st_writer *w = begin(false, RUNG_OK);
+    st_writer *w = begin(NEW);
     CHECK(st_writer_put(w, 0, 8, codes, 2, &e) == RUNG_ESHAPE);
     CHECK(st_writer_put(w, 0, 10, codes, 0, &e) == RUNG_ESHAPE);
     const rung_tensor odd = {.dtype = RUNG_F6_E3M2, .ndim = 1, .shape = {3}};
@@ -130,12 +135,12 @@ static void refusals(void) {
     CHECK(st_writer_open(&w, FILE_NAME, &e) == RUNG_OK);
     CHECK(st_writer_add(w, &half, "a", &id, &e) == RUNG_OK && st_writer_add(w, &full, "a", &id, &e) == RUNG_OK);
     e = (rung_err){0};
-    CHECK(st_writer_start(w, false, &e) == RUNG_EFORMAT && strstr(e.msg, "twice"));
+    CHECK(st_writer_start(w, &(bool){false}, &e) == RUNG_EFORMAT && strstr(e.msg, "twice"));
     st_writer_close(&w);
 
     CHECK(st_writer_open(&w, "nonesuch/x.safetensors", &e) == RUNG_OK);
     e = (rung_err){0};
-    CHECK(st_writer_start(w, false, &e) == RUNG_EIO && strstr(e.msg, "nonesuch"));
+    CHECK(st_writer_start(w, &(bool){false}, &e) == RUNG_EIO && strstr(e.msg, "nonesuch"));
     st_writer_close(&w);
     st_writer_close(&w);
 }
