@@ -196,8 +196,8 @@ rung_status st_writer_start(st_writer *w, bool *again, rung_err *err) {
         goto done;
     }
     st = RUNG_OK;
-    *again = *again && is_begun(w, head, w->data_at);
-    if (*again) goto done;
+    if (again) *again = *again && is_begun(w, head, w->data_at);
+    if (again && *again) goto done;
     /* A header that is whole means that all of the file is there: the size comes first. */
     int cause = ftruncate(w->fd, 0) != 0 ? errno : 0;
     if (!cause) cause = posix_fallocate(w->fd, 0, (off_t)st_writer_bytes(w));

@@ -23,7 +23,8 @@ rung_status st_writer_meta(st_writer *w, const char *key, const char *value, run
 rung_status st_writer_add(st_writer *w, const rung_tensor *t, const char *name, size_t *id, rung_err *err);
 
 /** Makes the file at its final size, the header in it. *again: may a file that is there already with this header and
- *  size be continued, its bytes as they are? Afterwards: is it? RUNG_EIO: among others when the disk has no room. */
+ *  size be continued, its bytes as they are? Afterwards: is it? NULL: it may not. RUNG_EIO: among others when the disk
+ *  has no room. */
 rung_status st_writer_start(st_writer *w, bool *again, rung_err *err);
 /** Bytes [at, at + n) of tensor `id`. RUNG_EIO. */
 rung_status st_writer_put(st_writer *w, size_t id, size_t at, const void *bytes, size_t n, rung_err *err);

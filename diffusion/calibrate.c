@@ -66,7 +66,7 @@ static rung_status save(const char *path, const observer *o, rung_err *err) {
     rung_status st = observer_check(o, err);
     if (!st) st = st_writer_open(&w, temp, err);
     if (!st) st = declare(w, o, err);
-    if (!st) st = st_writer_start(w, &(bool){false}, err);
+    if (!st) st = st_writer_start(w, NULL, err);
     if (!st) st = put(w, o, err);
     st_writer_close(&w);
     if (!st && rename(temp, path) != 0) st = rung_fail(err, RUNG_EIO, "%s: %s", path, strerror(errno));

@@ -135,12 +135,12 @@ static void refusals(void) {
     CHECK(st_writer_open(&w, FILE_NAME, &e) == RUNG_OK);
     CHECK(st_writer_add(w, &half, "a", &id, &e) == RUNG_OK && st_writer_add(w, &full, "a", &id, &e) == RUNG_OK);
     e = (rung_err){0};
-    CHECK(st_writer_start(w, &(bool){false}, &e) == RUNG_EFORMAT && strstr(e.msg, "twice"));
+    CHECK(st_writer_start(w, NULL, &e) == RUNG_EFORMAT && strstr(e.msg, "twice"));
     st_writer_close(&w);
 
     CHECK(st_writer_open(&w, "nonesuch/x.safetensors", &e) == RUNG_OK);
     e = (rung_err){0};
-    CHECK(st_writer_start(w, &(bool){false}, &e) == RUNG_EIO && strstr(e.msg, "nonesuch"));
+    CHECK(st_writer_start(w, NULL, &e) == RUNG_EIO && strstr(e.msg, "nonesuch"));
     st_writer_close(&w);
     st_writer_close(&w);
 }

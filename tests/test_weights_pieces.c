@@ -135,7 +135,7 @@ static int write_file(const file *f) {
     size_t id;
     if (st_writer_open(&w, FILE_NAME, &e)) return 0;
     for (size_t i = 0; i < f->n; i++) st_writer_add(w, &f->p[i].t, f->p[i].name, &id, &e);
-    st_writer_start(w, false, &e);
+    st_writer_start(w, NULL, &e);
     for (size_t i = 0; i < f->n; i++) st_writer_put(w, i, 0, f->p[i].data, f->p[i].bytes, &e);
     st_writer_close(&w);
     return CHECK(e.code == RUNG_OK);
