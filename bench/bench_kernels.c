@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "bench/bench_ops.h"
+#include "bench/bench_weights.h"
 #include "bench/fma_peak.h"
 #include "kernels/backend.h"
 #include "kernels/base/cpu.h"
@@ -229,6 +230,7 @@ rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter
     }
     rung_backend_close(&be);
     if (st == RUNG_OK) st = bench_ops(pool, cpu, filter, seconds, give, arg, &found, err);
+    if (st == RUNG_OK && filter) st = bench_weights(pool, cpu, filter, seconds, give, arg, &found, err);
     if (st == RUNG_OK && found == 0) st = rung_fail(err, RUNG_EARG, "bench: no kernel shape is named '%s'", filter);
     return st;
 }

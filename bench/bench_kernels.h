@@ -14,6 +14,7 @@ typedef struct {
                          the peak */
     double peak_gflops; /* of all threads, measured just before */
     double gbps;        /* bytes that must move / seconds: packed weights (products), else what is read and written */
+    double bytes_each;  /* that a weight takes in memory, scales and all; 0: not measured */
 } rung_bench_row;
 
 typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
@@ -23,7 +24,8 @@ typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
 double rung_bench_peak(rung_pool *pool, unsigned cpu);
 
 /**
- * Measures every shape whose name contains `filter` (NULL: all) for about `seconds` each, and gives each row to `row`
+ * Measures every shape whose name contains `filter` (NULL: all but the table of weights, which takes a minute) for about
+ * `seconds` each, and gives each row to `row`
  * when it is done; the row lives until `row` returns. RUNG_ENOMEM; RUNG_EARG: no shape has such a name.
  */
 rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter, double seconds,

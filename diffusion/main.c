@@ -509,11 +509,14 @@ static rung_status convert(const cli_options *o, rung_err *err) {
 static void print_bench_row(void *arg, const rung_bench_row *r) {
     const cli_options *o = arg;
     if (o->json) {
-        printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g}\n",
-               r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps);
+        printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g,"
+               "\"bytes_each\":%.6g}\n",
+               r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps, r->bytes_each);
     } else if (r->gflops > 0) {
-        printf("%-44s %-7s %10.3f ms %8.1f GFLOPS %5.1f%% of peak %7.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds,
+        printf("%-44s %-7s %10.3f ms %8.1f GFLOPS %5.1f%% of peak %7.1f GB/s", r->name, r->isa, 1e3 * r->seconds,
                r->gflops, 100 * r->gflops / r->peak_gflops, r->gbps);
+        if (r->bytes_each > 0) printf("  %.3f B/weight", r->bytes_each);
+        putchar('\n');
     } else {
         printf("%-44s %-7s %10.3f ms %38.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gbps);
     }

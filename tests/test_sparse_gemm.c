@@ -93,7 +93,7 @@ static rung_pool *pools[POOLS];
 
 /* ---- pieces ---- */
 
-/* What is expanded, from any k on, and what the lists hold, are the numbers to the bit. */
+/* What is expanded, from any k on, are the numbers to the bit. */
 static void pieces(const sparse_kernels *sk, size_t nr, rung_dtype dtype, double density) {
     const size_t n = nr + 3, k = 100 + pick(40);
     weight w = make(dtype, (const size_t[]){n, k}, 2, density);
@@ -104,33 +104,24 @@ static void pieces(const sparse_kernels *sk, size_t nr, rung_dtype dtype, double
     sparse_panels *s;
     if (!CHECK(sparse_panels_open(&s, &stack, nr, &e) == RUNG_OK)) return;
     for (size_t r = 0; r < n; r++) sparse_panels_put(s, r, w.numbers + r * k);
-    size_t wrong = 0, stored = 0;
+    size_t wrong = 0;
     for (size_t i = 0; i < 8; i++) {
         const size_t k0 = pick(k), kn = 1 + pick(k - k0), panel = i % 2;
         guard out = guard_floats(kn * nr);
-        sparse_entry *list = malloc(nr * kn * sizeof *list);
-        size_t count[32];
         float *row = malloc(kn * sizeof *row);
         sk->expand(s, panel, k0, kn, out.p);
-        sk->lists(s, panel, k0, kn, 3, list, kn, count);
         for (size_t j = 0; j < nr; j++) {
             const size_t col = panel * nr + j;
             sparse_panels_row(s, col < n ? col : n - 1, k0, kn, row);
-            for (size_t c = 0, at = 0; c < kn; c++) {
+            for (size_t c = 0; c < kn; c++) {
                 const float want = col < n ? w.numbers[col * k + k0 + c] : 0;
                 wrong += memcmp(&want, &out.p[c * nr + j], 4) != 0 || (col < n && memcmp(&want, &row[c], 4) != 0);
-                if (at < count[j] && list[j * kn + at].at == 3 * c)
-                    wrong += memcmp(&want, &list[j * kn + at++].w, 4) != 0;
-                else
-                    wrong += want != 0 || signbit(want);
-                stored += at == count[j] && c + 1 == kn;
             }
         }
         guard_free(&out);
-        free(list);
         free(row);
     }
-    if (!CHECK(wrong == 0 && stored == 8 * nr))
+    if (!CHECK(wrong == 0))
         fprintf(stderr, "  %s density %g nr %zu: %zu wrong\n", rung_dtype_name(dtype), density, nr, wrong);
     CHECK(sparse_panels_bytes(s) <= n * k * 4 + 100000);
     sparse_panels_close(&s);
@@ -233,7 +224,7 @@ static const rung_dtype dtypes[] = {RUNG_F6_E3M2, RUNG_F6_E2M3, RUNG_F16, RUNG_B
 static const double densities[] = {0, 0.02, 0.1, 0.2, 0.3, 0.49, 0.51, 0.7, 1, -1};
 
 static config random_config(void) {
-    static const size_t rows[] = {0, 1, 2, 5, 8, 9, 16, 31, 32, 33, 47, 64, 65, 77, 129, 257, 300};
+    static const size_t rows[] = {0, 1, 2, 3, 4, 5, 8, 9, 16, 31, 32, 33, 47, 64, 65, 77, 129, 257, 300};
     config c = {.m = rows[pick(sizeof rows / sizeof *rows)], .parts = 1 + pick(MAX_PARTS), .k = 1 + pick(600)};
     for (size_t p = 0; p < c.parts; p++) c.n[p] = 1 + pick(pick(3) ? 90 : 700);
     c.x_gap = pick(3);

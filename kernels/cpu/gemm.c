@@ -156,7 +156,7 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         sparse_skip_run(be, &j.out, m, src);
         return;
     }
-    j.thin = m <= j.k->thin_rows && !w->sparse;
+    j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->thin_rows);
     split(&j);
     rung_pool_run(be->pool, task, &j, j.row_blocks * j.col_blocks);
 }

@@ -43,25 +43,20 @@ void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_
 
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
-/* A stored weight: `at` floats into the transposed block of A. */
-typedef struct {
-    uint32_t at;
-    float w;
-} sparse_entry;
-
-enum { SPARSE_VECTORS = 4, SPARSE_L1 = 8192 }; /* a tile of rows; floats of A that stay in L1 */
+enum { SPARSE_VECTORS = 4, SPARSE_THIN = 4 }; /* a tile of rows; rows that thin() takes */
 
 typedef struct {
     size_t vl;
     /** Panel `panel`, k0 .. k0 + kn, as f32 [kn, nr]. */
     void (*expand)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, float *out);
-    /** The same as a list for each column: column j's are list[j * cap ..], count[j] of them; at = (k - k0) * stride.
-     */
-    void (*lists)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, size_t stride, sparse_entry *list,
-                  size_t cap, size_t *count);
-    /** c [cols, vectors * vl] (+)= sum over the column's list of w * a[at ..]; c's rows are ldc apart. */
-    void (*skip)(const sparse_entry *list, size_t cap, const size_t *count, size_t cols, const float *a, size_t vectors,
+    /** c [rows, nr] (+)= a [rows, kn] times that; rows <= SPARSE_THIN. */
+    void (*thin)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,
                  float *c, size_t ldc, bool add);
+    /** c += W a over the stored weights of panel `panel`, k0 .. k0 + kn. Rows of A in tiles of 4 vl: a [tiles][kn, 4
+     * vl], c [tiles][nr, 4 vl], tiles a_tile and c_tile floats apart; of the last one only the vectors that `rows`
+     * reach. */
+    void (*skip)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, const float *a, size_t a_tile, size_t rows,
+                 float *c, size_t c_tile);
     /** dst [cols, rows] = src [rows, cols]; rows and cols multiples of 8. */
     void (*transpose)(float *dst, size_t dst_ld, const float *src, size_t src_ld, size_t rows, size_t cols);
 } sparse_kernels;

@@ -29,14 +29,27 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
     return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(magnitude, sign)), _mm256_set1_ps(t.unit));
 }
 
-/* Row m: for each lane how many of the bits below it are set, which is where its number comes from. */
-#define BELOW(m, i) (uint8_t) __builtin_popcount((m) & ((1u << (i)) - 1))
-#define ROW(m)                                                                                                         \
+/* Tables of 256 rows by mask: how many bits below lane i are set, which is where its number comes from; and the lane of
+ * the i-th bit that is set. */
+#define BELOW(m, i) __builtin_popcount((m) & ((1u << (i)) - 1))
+#define SOURCES(m)                                                                                                     \
     { BELOW(m, 0), BELOW(m, 1), BELOW(m, 2), BELOW(m, 3), BELOW(m, 4), BELOW(m, 5), BELOW(m, 6), BELOW(m, 7) }
-#define ROWS4(m)  ROW(m), ROW((m) + 1), ROW((m) + 2), ROW((m) + 3)
-#define ROWS16(m) ROWS4(m), ROWS4((m) + 4), ROWS4((m) + 8), ROWS4((m) + 12)
-#define ROWS64(m) ROWS16(m), ROWS16((m) + 16), ROWS16((m) + 32), ROWS16((m) + 48)
-static const uint8_t sources[256][8] = {ROWS64(0u), ROWS64(64u), ROWS64(128u), ROWS64(192u)};
+#define UP_TO(m, i, n) (BELOW(m, i) <= (n))
+#define LANE(m, n)                                                                                                     \
+    UP_TO(m, 1, n) + UP_TO(m, 2, n) + UP_TO(m, 3, n) + UP_TO(m, 4, n) + UP_TO(m, 5, n) + UP_TO(m, 6, n) + UP_TO(m, 7, n)
+#define LANES(m)                                                                                                       \
+    { LANE(m, 0), LANE(m, 1), LANE(m, 2), LANE(m, 3), LANE(m, 4), LANE(m, 5), LANE(m, 6), LANE(m, 7) }
+#define ROWS4(of, m)  of(m), of((m) + 1), of((m) + 2), of((m) + 3)
+#define ROWS16(of, m) ROWS4(of, m), ROWS4(of, (m) + 4), ROWS4(of, (m) + 8), ROWS4(of, (m) + 12)
+#define ROWS64(of, m) ROWS16(of, m), ROWS16(of, (m) + 16), ROWS16(of, (m) + 32), ROWS16(of, (m) + 48)
+#define ROWS256(of)   ROWS64(of, 0u), ROWS64(of, 64u), ROWS64(of, 128u), ROWS64(of, 192u)
+static const uint8_t sources[256][8] = {ROWS256(SOURCES)};
+static const uint8_t lanes[256][8] = {ROWS256(LANES)};
+
+VINLINE void held_lanes(uint32_t *out, uint32_t mask, uint32_t first) {
+    const vi lane = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)lanes[mask]));
+    _mm256_storeu_si256((__m256i *)out, _mm256_add_epi32(lane, _mm256_set1_epi32((int)first)));
+}
 
 VINLINE vf spread(uint32_t mask, const float *p) {
     const vi lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
