@@ -278,7 +278,8 @@ void cuda_k_attention(cudaStream_t s, const rung_attention_args *a, void *scratc
     if (a->d <= 48) return launch<48, 64, false>(s, l);
     if (a->d <= 64) return launch<64, 64, false>(s, l);
     if (a->d <= 80) return launch<80, 64, false>(s, l);
-    if (a->d <= 128) return launch<128, 64, false>(s, l);
-    if (a->d <= 160) return launch<160, 64, false>(s, l);
-    launch<128, 64, true>(s, l);
+    /* fewer keys at a time: two blocks of them fit a multiprocessor with 100 KiB of shared memory */
+    if (a->d <= 128) return launch<128, 32, false>(s, l);
+    if (a->d <= 160) return launch<160, 32, false>(s, l);
+    launch<128, 32, true>(s, l);
 }

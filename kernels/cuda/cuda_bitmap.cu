@@ -63,19 +63,18 @@ static __device__ __forceinline__ void expand(uint16_t *tile, const uint32_t *co
             }
             w[c / 2] = c % 2 ? w[c / 2] | v << 16 : v;
         }
-        const unsigned col = (lane % 2 * 32 + 8 * piece) ^ row % 8 * 8;
-        *(uint4 *)(tile + row * STEP + col) = make_uint4(w[0], w[1], w[2], w[3]);
+        *(uint4 *)(tile + tc_at(row, lane % 2 * 32 + 8 * piece)) = make_uint4(w[0], w[1], w[2], w[3]);
     }
 }
 
-/* grid: (n / 128, m / TOKENS, splits).  block: 128.  shared: 16384 + 6272 + 2 TOKENS * 144 bytes, at most 41088.
+/* grid: (n / 128, m / TOKENS, splits).  block: 128.  shared: 16384 + 6272 + 2 TOKENS * 128 bytes, at most 39040.
  * Bytes: w (1/8 + 0.75 d) n k for each TOKENS rows of x, x 2 m k for each 128 rows of w. FLOPs 2 m n k, zeros too. */
 template <bool BF16, int TOKENS>
 static __device__ __forceinline__ void bitmap_gemm(const cuda_tc_gemm &g, const uint32_t *bitmap, const uint32_t *from,
                                                    const uint32_t *strip_at) {
     __shared__ __align__(16) uint16_t w[TILE];
     __shared__ __align__(16) uint32_t codes[WARPS][STRIPS * CODES];
-    __shared__ __align__(16) uint16_t x[2][TOKENS * X_ROW];
+    __shared__ __align__(16) uint16_t x[2][TOKENS * STEP];
     uint32_t *const mine = codes[threadIdx.x / 32];
     const tc_part p = tc_part_of(g);
     const unsigned token0 = blockIdx.y * TOKENS;

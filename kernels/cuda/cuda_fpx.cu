@@ -88,12 +88,12 @@ static __device__ __forceinline__ void multiply_step(float acc[4][TOKENS / 8][4]
     }
 }
 
-/* grid: (n / 256, m / TOKENS, splits).  block: 128.  shared: 2 * (12288 + TOKENS * 144) bytes, at most 43008.
+/* grid: (n / 256, m / TOKENS, splits).  block: 128.  shared: 2 * (12288 + TOKENS * 128) bytes, at most 40960.
  * Bytes: w 0.75 n k for each TOKENS rows of x, x 2 m k for each 256 rows of w, out 4 m n splits. FLOPs 2 m n k. */
 template <bool BF16, int TOKENS>
 static __device__ __forceinline__ void fpx_gemm(const cuda_tc_gemm &g, const uint32_t *w) {
     __shared__ __align__(16) uint32_t planes[2][PLANES];
-    __shared__ __align__(16) uint16_t x[2][TOKENS * X_ROW];
+    __shared__ __align__(16) uint16_t x[2][TOKENS * STEP];
     const unsigned warp = threadIdx.x / 32;
     const tc_part p = tc_part_of(g);
     const unsigned row0 = blockIdx.x * ROWS + warp * ROWS_WARP, token0 = blockIdx.y * TOKENS;

@@ -48,7 +48,7 @@ static __device__ __forceinline__ void scatter(uint16_t *tile, const uint4 held[
     for (unsigned i = threadIdx.x + HELD * THREADS; i < t.count; i += THREADS) put(tile, t.items[i]);
 }
 
-/* grid: (n / 128, m / TOKENS, splits).  block: 128.  shared: 2 * (16384 + TOKENS * 144) bytes; at most 51200: dynamic.
+/* grid: (n / 128, m / TOKENS, splits).  block: 128.  dynamic shared: 2 * (16384 + TOKENS * 128) bytes, at most 49152.
  * Bytes: w 4 for each item, for each TOKENS rows of x; x 2 m k for each 128 rows of w. FLOPs 2 m n k, zeros too. */
 template <bool BF16, int TOKENS>
 static __device__ __forceinline__ void spmm(const cuda_tc_gemm &g, const uint32_t *items, const int32_t *tile_at) {
@@ -60,7 +60,7 @@ static __device__ __forceinline__ void spmm(const cuda_tc_gemm &g, const uint32_
     uint4 held[HELD];
     for (unsigned i = 0; i <= p.steps; i++) { /* the tiles of step i are made while those of i - 1 are multiplied */
         csl_tile next = {nullptr, 0};
-        uint16_t *const w_next = w + i % 2 * TILE, *const x_next = x + i % 2 * TOKENS * X_ROW;
+        uint16_t *const w_next = w + i % 2 * TILE, *const x_next = x + i % 2 * TOKENS * STEP;
         if (i < p.steps) {
             next = tile_of(items, tile_at, p, p.first_step + i);
             hold(held, next);
@@ -68,7 +68,7 @@ static __device__ __forceinline__ void spmm(const cuda_tc_gemm &g, const uint32_
             tc_load_x<TOKENS>(x_next, p, token0, p.first_step + i);
         }
         ptx_cp_async_commit();
-        if (i > 0) tc_multiply_tile<BF16, TOKENS>(acc, w + (i + 1) % 2 * TILE, x + (i + 1) % 2 * TOKENS * X_ROW);
+        if (i > 0) tc_multiply_tile<BF16, TOKENS>(acc, w + (i + 1) % 2 * TILE, x + (i + 1) % 2 * TOKENS * STEP);
         __syncthreads(); /* the tile is all zeros */
         scatter(w_next, held, next);
         ptx_cp_async_wait<0>();

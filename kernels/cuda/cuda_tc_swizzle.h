@@ -1,6 +1,5 @@
-/* kernels/cuda/cuda_tc_swizzle.h - a tile of w in shared memory, [rows][64] 16-bit numbers whose 16-byte pieces are
- * exchanged in each row (column c of row r lies at c ^ (r % 8) * 8), so that ldmatrix meets no bank twice; and the
- * product with it. Read by .cu files only. */
+/* kernels/cuda/cuda_tc_swizzle.h - the product with a tile of w in shared memory, rows and pieces as in cuda_tc_tile.h.
+ * Read by .cu files only. */
 #ifndef RUNG_CUDA_TC_SWIZZLE_H
 #define RUNG_CUDA_TC_SWIZZLE_H
 #include "kernels/cuda/cuda_tc_tile.h"
@@ -21,7 +20,7 @@ static __device__ __forceinline__ void tc_multiply_tile(float acc[2][TOKENS / 8]
         for (int block = 0; block < 2; block++) {
             uint32_t a[4];
             const unsigned r = row + 16 * block;
-            ptx_ldmatrix_x4(a, w + r * STEP + ((col + lane / 16 * 8) ^ r % 8 * 8));
+            ptx_ldmatrix_x4(a, w + tc_at(r, col + lane / 16 * 8));
             RUNG_UNROLL
             for (int t = 0; t < TOKENS / 8; t++) tc_mma<BF16>(acc[block][t], a, b[t] + col / 16 % 2 * 2);
         }

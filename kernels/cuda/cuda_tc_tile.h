@@ -1,8 +1,9 @@
 /* kernels/cuda/cuda_tc_tile.h - what the tensor-core products share: the tile of x in shared memory, fragments from it,
  * the way out. Read by .cu files only.
  *
- * A block has WARPS warps and makes rows of w (the m of mma) by TOKENS rows of x (its n), k in steps of STEP. The tile
- * of x lies in shared memory as [TOKENS][X_ROW] 16-bit numbers: rows 8 apart in bank, so ldmatrix has no conflicts.
+ * A block has WARPS warps and makes rows of w (the m of mma) by TOKENS rows of x (its n), k in steps of STEP. A tile
+ * lies in shared memory as [rows][STEP] 16-bit numbers whose 16-byte pieces are exchanged in each row, tc_at(), so that
+ * the eight rows that ldmatrix reads at a time are in different banks.
  */
 #ifndef RUNG_CUDA_TC_TILE_H
 #define RUNG_CUDA_TC_TILE_H
@@ -13,7 +14,11 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
 
-enum { WARPS = 4, THREADS = 32 * WARPS, STEP = 64, X_ROW = STEP + 8 };
+enum { WARPS = 4, THREADS = 32 * WARPS, STEP = 64 };
+
+static __device__ __forceinline__ unsigned tc_at(unsigned row, unsigned col) {
+    return row * STEP + (col ^ row % 8 * 8);
+}
 
 /* The part of a product that one block makes. */
 typedef struct {
@@ -47,7 +52,7 @@ static __device__ __forceinline__ void tc_load_x(uint16_t *tile, const tc_part &
         const unsigned row = i / (STEP / 8), col = i % (STEP / 8) * 8, token = token0 + row;
         const bool valid = token < p.m && step * STEP + col < p.k;
         const uint16_t *from = p.x + (valid ? token * p.x_row + step * STEP + col : 0);
-        ptx_cp_async16(tile + row * X_ROW + col, from, valid);
+        ptx_cp_async16(tile + tc_at(row, col), from, valid);
     }
 }
 
@@ -55,7 +60,7 @@ static __device__ __forceinline__ void tc_load_x(uint16_t *tile, const tc_part &
 static __device__ __forceinline__ void tc_fragment_x(uint32_t b[4], const uint16_t *tile, unsigned token,
                                                      unsigned col) {
     const unsigned lane = threadIdx.x % 32;
-    ptx_ldmatrix_x4(b, tile + (token + lane % 8) * X_ROW + col + lane / 8 * 8);
+    ptx_ldmatrix_x4(b, tile + tc_at(token + lane % 8, col + lane / 8 * 8));
 }
 
 template <bool BF16>
@@ -86,7 +91,7 @@ void tc_add_splits(cudaStream_t s, const cuda_tc_gemm *g);
     do {                                                                                                               \
         const dim3 grid_((unsigned)(((g).n + (rows)-1) / (rows)), (unsigned)(((g).m + (tokens)-1) / (tokens)),         \
                          (g).splits);                                                                                  \
-        const unsigned shared_ = (fixed) > 0 ? (fixed) + 2 * 2 * (tokens)*X_ROW : 0;                                   \
+        const unsigned shared_ = (fixed) > 0 ? (fixed) + 2 * 2 * (tokens)*STEP : 0;                                    \
         if (shared_ > 48 << 10)                                                                                        \
             cudaFuncSetAttribute(kernel<tokens>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_);           \
         RUNG_LAUNCH(kernel<tokens>, grid_, THREADS, shared_, s, __VA_ARGS__);                                          \

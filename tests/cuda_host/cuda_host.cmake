@@ -47,3 +47,16 @@ foreach(source ${CUDA_TESTS})
     set_tests_properties(${program} PROPERTIES TIMEOUT 600 LABELS cuda_emu)
   endforeach()
 endforeach()
+
+# What nvcc makes of the kernels, where there is one: each file a test.
+find_program(RUNG_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)
+if(RUNG_NVCC)
+  foreach(source ${CUDA_KERNELS})
+    get_filename_component(stem ${source} NAME_WE)
+    add_test(NAME cuda_budget_${stem} COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda_budget.sh ${PROJECT_SOURCE_DIR}
+             ${RUNG_NVCC} ${stem})
+    set_tests_properties(cuda_budget_${stem} PROPERTIES TIMEOUT 600 LABELS cuda_emu)
+  endforeach()
+else()
+  message(STATUS "no nvcc: the kernels' registers are not checked")
+endif()
