@@ -18,7 +18,7 @@ extern "C" {
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-enum mask_kind { NO_MASK, RANDOM_MASK, FIRST_TILE_MASKED, ALL_MASKED };
+enum mask_kind { NO_MASK, RANDOM_MASK, FIRST_TILE_MASKED, ALL_MASKED, QUERIES_MASKED };
 
 struct attention_case {
     size_t batch, heads, d, lq, lk;
@@ -56,7 +56,9 @@ static inline double attention_error(const attention_case &c, unsigned *range) {
     for (size_t i = 0; i < qkv.size(); i++)
         if (i % row < wide) qkv[i] *= c.amplitude;
     const std::vector<float> key_bias = mask_of(c, &seed);
-    const std::vector<float> pair = random_floats(c.pair_bias ? c.heads * c.lq * c.lk : 0, 3 * c.amplitude, &seed);
+    std::vector<float> pair = random_floats(c.pair_bias ? c.heads * c.lq * c.lk : 0, 3 * c.amplitude, &seed);
+    for (size_t i = 0; c.mask == QUERIES_MASKED && i < pair.size(); i++) /* every third query, its neighbour half */
+        if (i / c.lk % 3 == 1 || (i / c.lk % 3 == 2 && i % c.lk < 100)) pair[i] = -INFINITY;
     std::vector<float> got(c.batch * c.lq * wide, NAN), ref(got.size());
     rung_attention_args a = {};
     a.batch = c.batch, a.heads = c.heads, a.d = c.d, a.lq = c.lq, a.lk = c.lk;
@@ -67,7 +69,7 @@ static inline double attention_error(const attention_case &c, unsigned *range) {
     a.k_batch = a.v_batch = c.one_kv ? 0 : tokens * row;
     a.o_batch = c.lq * wide;
     a.scale = 1 / sqrtf((float)c.d);
-    a.key_bias = c.mask == NO_MASK ? nullptr : key_bias.data();
+    a.key_bias = c.mask == NO_MASK || c.mask == QUERIES_MASKED ? nullptr : key_bias.data();
     a.pair_bias = c.pair_bias ? pair.data() : nullptr;
     a.causal = c.causal;
 

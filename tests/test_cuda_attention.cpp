@@ -38,6 +38,25 @@ static void test_biases() {
     expect_close({2, 1, 300, 70, 70, true, RANDOM_MASK, true});
 }
 
+/* The shapes of tests/test_attention.c: every d with every lq, lk along another diagonal. */
+static void test_shapes() {
+    static const size_t d[] = {1, 7, 8, 13, 40, 64, 72, 80, 81, 160, 300};
+    static const size_t l[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 77, 96, 97, 129, 200};
+    enum { DS = sizeof d / sizeof *d, LS = sizeof l / sizeof *l };
+    for (size_t i = 0; i < DS * LS; i++) {
+        const size_t lq = l[i % LS], lk = i % 3 ? l[(i * 5 + i / LS) % LS] : lq;
+        expect_close({1 + i % 2, 1 + i % 3, d[i / LS], lq, lk, i % 7 < 3, i % 2 ? RANDOM_MASK : NO_MASK, i % 5 < 2});
+    }
+    expect_close({1, 1, 1025, 3, 101});
+    expect_close({1, 2, 16, 37, 120, true, QUERIES_MASKED, true});
+}
+
+static void test_empty() {
+    expect_close({2, 2, 24, 5, 0}, 0);
+    expect_close({2, 2, 24, 0, 5}, 0);
+    expect_close({0, 2, 24, 5, 5}, 0);
+}
+
 static void test_range() {
     unsigned range = 0;
     attention_error({1, 1, 16, 4, 4, false, NO_MASK, false, 1e7f}, &range);
@@ -48,6 +67,8 @@ int main() {
     test_dimensions();
     test_lengths();
     test_biases();
+    test_shapes();
+    test_empty();
     test_range();
     cuda_host::set_order(1);
     expect_close({1, 2, 40, 70, 140, true, RANDOM_MASK, true});

@@ -24,7 +24,7 @@ typedef struct {
 
 static __device__ __forceinline__ uint16_t to_f16(float v, unsigned *range) {
     const uint16_t h = (uint16_t)ptx_pack_f16(v, 0);
-    if ((h & 0x7c00) == 0x7c00) *range = 1;
+    if ((h & 0x7c00) == 0x7c00) atomicOr(range, 1u);
     return h;
 }
 
