@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "assets/tensor_cut.h"
 #include "kernels/base/size.h"
 
 enum { NAME = 256, SHAPE = 100, MAX_STACK = 3 };
@@ -52,7 +53,7 @@ void rung_layers_close(rung_layers **lp) {
 }
 
 rung_status loader_start(rung_loader *l, rung_weights *w, rung_backend *be, rung_store store, rung_err *err) {
-    *l = (rung_loader){.weights = w, .be = be, .store = store, .err = err};
+    *l = (rung_loader){.weights = w, .be = be, .store = store, .err = err, .ranks = 1};
     l->layers = calloc(1, sizeof *l->layers);
     if (!l->layers) return l->status = rung_fail(err, RUNG_ENOMEM, "%s: out of memory", rung_weights_path(w));
     l->layers->be = be;
@@ -201,19 +202,29 @@ const rung_linear *load_linear_stack(rung_loader *l, size_t n, size_t k, load_bi
     return open_linear(l, pw, pb, count);
 }
 
-static const rung_conv *open_conv(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, load_bias bias,
-                                  const char *stem) {
+static const rung_tensor *find_conv(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, const char *stem,
+                                    rung_tensor *w) {
     char name[NAME];
     join(l, name, stem, ".weight");
     const rung_tensor *t = need_shape(l, name, (const size_t[]){oc, ic, kh, kw}, 4);
-    const rung_tensor *b = find_bias(l, oc, bias, stem);
+    if (!t) return NULL;
+    *w = *t; /* a 1x1 convolution may be stored as a matrix */
+    w->ndim = 4;
+    for (int i = t->ndim; i < 4; i++) w->shape[i] = 1;
+    return w;
+}
+
+static const rung_conv *keep_conv(rung_loader *l, const rung_tensor *w, const rung_tensor *b) {
     struct layer *x = new_layer(l, CONV);
-    if (!x) return NULL;
-    rung_tensor w = *t; /* a 1x1 convolution may be stored as a matrix */
-    w.ndim = 4;
-    for (int i = t->ndim; i < 4; i++) w.shape[i] = 1;
-    if (!keep(l, l->be->ops->conv_open(l->be, &x->conv, &w, b, l->store, l->err))) return NULL;
+    if (!x || !keep(l, l->be->ops->conv_open(l->be, &x->conv, w, b, l->store, l->err))) return NULL;
     return x->conv;
+}
+
+static const rung_conv *open_conv(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, load_bias bias,
+                                  const char *stem) {
+    rung_tensor w;
+    const rung_tensor *found = find_conv(l, oc, ic, kh, kw, stem, &w), *b = find_bias(l, oc, bias, stem);
+    return found ? keep_conv(l, found, b) : NULL;
 }
 
 const rung_conv *load_conv(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, const char *fmt, ...) {
@@ -241,12 +252,8 @@ const float *load_computed(rung_loader *l, const float *host, size_t n) {
     return x->memory;
 }
 
-const float *load_vector(rung_loader *l, size_t n, const char *fmt, ...) {
-    char name[NAME], shape[SHAPE];
-    va_list ap;
-    va_start(ap, fmt);
-    format(l, name, fmt, ap);
-    va_end(ap);
+static const float *open_vector(rung_loader *l, size_t n, rung_share part, const char *name) {
+    char shape[SHAPE];
     const rung_tensor *t = need(l, name);
     if (!t) return NULL;
     if (rung_tensor_count(t) != n) {
@@ -254,14 +261,132 @@ const float *load_vector(rung_loader *l, size_t n, const char *fmt, ...) {
                               rung_weights_path(l->weights), name, rung_tensor_shape_text(t, shape, sizeof shape), n);
         return NULL;
     }
-    float *host = malloc(size_max(n, 1) * sizeof *host);
+    float *host = malloc(size_max(part.count, 1) * sizeof *host);
     if (!host) {
         l->status = rung_fail(l->err, RUNG_ENOMEM, "%s: no memory for tensor %s", rung_weights_path(l->weights), name);
         return NULL;
     }
-    l->status = rung_tensor_to_f32(t, 0, n, host, l->err);
-    const float *out = load_computed(l, host, n);
+    l->status = rung_tensor_to_f32(t, part.first, part.count, host, l->err);
+    const float *out = load_computed(l, host, part.count);
     free(host);
+    return out;
+}
+
+const float *load_vector(rung_loader *l, size_t n, const char *fmt, ...) {
+    char name[NAME];
+    va_list ap;
+    va_start(ap, fmt);
+    format(l, name, fmt, ap);
+    va_end(ap);
+    return open_vector(l, n, (rung_share){0, n}, name);
+}
+
+const float *load_vector_part(rung_loader *l, size_t n, rung_share part, const char *fmt, ...) {
+    char name[NAME];
+    va_list ap;
+    va_start(ap, fmt);
+    format(l, name, fmt, ap);
+    va_end(ap);
+    return open_vector(l, n, part, name);
+}
+
+/* ---- parts of layers ---- */
+
+rung_share load_share(const rung_loader *l, size_t n, size_t unit) {
+    while (unit % 4) unit *= 2;
+    if (n % unit || n / unit < (size_t)l->ranks) return (rung_share){0, n};
+    return rung_share_of(n / unit, unit, l->rank, l->ranks);
+}
+
+rung_share load_share_free(const rung_loader *l, size_t n) {
+    static const size_t units[] = {64, 16, 4};
+    size_t i = 0;
+    while (i < 2 && (n % units[i] || n / units[i] < (size_t)l->ranks)) i++;
+    return load_share(l, n, units[i]);
+}
+
+static bool rows_of(rung_loader *l, const rung_tensor *t, rung_share part, rung_tensor *out, const char *stem) {
+    if (l->status) return false;
+    if (tensor_rows(t, part, out)) return true;
+    l->status = rung_fail(l->err, RUNG_ESHAPE, "%s: rows %zu to %zu of %s do not begin and end on whole bytes",
+                          rung_weights_path(l->weights), part.first, part.first + part.count, stem);
+    return false;
+}
+
+/* Rows of a weight and of its bias. */
+static bool part_rows(rung_loader *l, const rung_tensor *w, const rung_tensor *b, rung_share part, rung_tensor out[2],
+                      const char *stem) {
+    return rows_of(l, w, part, &out[0], stem) && (!b || rows_of(l, b, part, &out[1], stem));
+}
+
+const rung_linear *load_linear_stack_rows(rung_loader *l, size_t n, size_t k, rung_share part, load_bias bias,
+                                          const char *prefix, const char *const *names, size_t count) {
+    rung_tensor parts[MAX_STACK][2];
+    const rung_tensor *pw[MAX_STACK], *pb[MAX_STACK];
+    char stem[NAME];
+    for (size_t i = 0; i < count; i++) {
+        rung_tensor w;
+        const rung_tensor *b;
+        join(l, stem, prefix, names[i]);
+        if (!find_matrix(l, n, k, bias, stem, &w, &b) || !part_rows(l, &w, b, part, parts[i], stem)) return NULL;
+        pw[i] = &parts[i][0];
+        pb[i] = b ? &parts[i][1] : NULL;
+    }
+    return open_linear(l, pw, pb, count);
+}
+
+const rung_linear *load_linear_rows(rung_loader *l, size_t n, size_t k, size_t blocks, rung_share part,
+                                    const char *name) {
+    rung_tensor w, parts[MAX_STACK][2];
+    const rung_tensor *b, *pw[MAX_STACK], *pb[MAX_STACK];
+    if (!find_matrix(l, blocks * n, k, LOAD_BIAS, name, &w, &b)) return NULL;
+    if (part.count == n) return open_linear(l, &(const rung_tensor *){&w}, &b, 1);
+    for (size_t i = 0; i < blocks; i++) {
+        if (!part_rows(l, &w, b, (rung_share){i * n + part.first, part.count}, parts[i], name)) return NULL;
+        pw[i] = &parts[i][0];
+        pb[i] = &parts[i][1];
+    }
+    return open_linear(l, pw, pb, blocks);
+}
+
+/* Columns of w, copied out of the file, whose pages then may go. False with l->status set. */
+static bool cols_of(rung_loader *l, const rung_tensor *w, rung_share part, rung_tensor *out, void **owned) {
+    if (l->status) return false;
+    l->status = tensor_cols(w, part, l->store == RUNG_STORE_FP6, out, owned, l->err);
+    rung_weights_release(l->weights, w->data, rung_tensor_bytes(w));
+    return !l->status;
+}
+
+const rung_linear *load_linear_cols(rung_loader *l, size_t n, size_t k, rung_share part, const char *name) {
+    rung_tensor w, own;
+    const rung_tensor *b;
+    void *owned = NULL;
+    if (!find_matrix(l, n, k, LOAD_BIAS, name, &w, &b)) return NULL;
+    if (part.count == k) return open_linear(l, &(const rung_tensor *){&w}, &b, 1);
+    if (l->rank) b = NULL;
+    const rung_linear *out =
+        cols_of(l, &w, part, &own, &owned) ? open_linear(l, &(const rung_tensor *){&own}, &b, 1) : NULL;
+    free(owned);
+    return out;
+}
+
+const rung_conv *load_conv_rows(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, rung_share part,
+                                const char *name) {
+    rung_tensor w, parts[2];
+    const rung_tensor *found = find_conv(l, oc, ic, kh, kw, name, &w), *b = find_bias(l, oc, LOAD_BIAS, name);
+    if (!found || !part_rows(l, found, b, part, parts, name)) return NULL;
+    return keep_conv(l, &parts[0], b ? &parts[1] : NULL);
+}
+
+const rung_conv *load_conv_cols(rung_loader *l, size_t oc, size_t ic, size_t kh, size_t kw, rung_share part,
+                                const char *name) {
+    rung_tensor w, own;
+    const rung_tensor *found = find_conv(l, oc, ic, kh, kw, name, &w), *b = find_bias(l, oc, LOAD_BIAS, name);
+    void *owned = NULL;
+    if (!found) return NULL;
+    if (part.count == ic) return keep_conv(l, found, b);
+    const rung_conv *out = cols_of(l, found, part, &own, &owned) ? keep_conv(l, &own, l->rank ? NULL : b) : NULL;
+    free(owned);
     return out;
 }
 

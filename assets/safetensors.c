@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "assets/json.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 
 enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 }; /* the format's own limit */
@@ -233,4 +234,13 @@ void rung_safetensors_release(const rung_safetensors *s, const void *data, size_
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), at = (size_t)(p - s->map), first = at / page * page;
     /* Advice: a system that does not take it costs memory only. */
     (void)madvise(s->map + first, size_min(s->map_bytes, at + bytes) - first, MADV_DONTNEED);
+}
+
+uint64_t rung_safetensors_hash(const rung_safetensors *s) {
+    enum { SAMPLE = 64, STRIDE = 16 << 10, WHOLE = 1 << 30 };
+    uint64_t h = s->map_bytes;
+    if (s->map_bytes <= WHOLE) return rung_hash(h, s->map, s->map_bytes);
+    h = rung_hash(h, s->map, s->data_at);
+    for (size_t at = s->data_at; at + SAMPLE <= s->map_bytes; at += STRIDE) h = rung_hash(h, s->map + at, SAMPLE);
+    return h;
 }

@@ -26,4 +26,6 @@ const rung_tensor *rung_safetensors_find(const rung_safetensors *s, const char *
 /** Gives the pages that hold `bytes` bytes at `data` back to the system when they lie in this file; reading brings them
  *  back. */
 void rung_safetensors_release(const rung_safetensors *s, const void *data, size_t bytes);
+/** The whole file, from its header on; of more than 1 GiB, 64 bytes in each 16 KiB. */
+uint64_t rung_safetensors_hash(const rung_safetensors *s);
 #endif

@@ -8,8 +8,10 @@
 
 #include "assets/json.h"
 #include "assets/safetensors.h"
+#include "assets/tensor_cut.h"
 #include "assets/weights_pieces.h"
 #include "assets/weights_view.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 
 struct entry {
@@ -68,21 +70,11 @@ rung_status weights_replace(rung_weights *w, size_t i, const rung_tensor *t, voi
 
 rung_status weights_cut_rows(const rung_weights *w, const char *name, const rung_tensor *t, size_t i, size_t parts,
                              rung_tensor *out, rung_err *err) {
-    /* A sparse tensor's values stay together: its rows know where they begin. */
-    const size_t bits = t->bitmap ? 0 : rung_tensor_count(t) / parts * rung_dtype_bits(t->dtype);
     char shape[100];
-    if (t->ndim < 1 || t->shape[0] % parts != 0 || bits % 8 != 0)
-        return rung_fail(err, RUNG_ESHAPE, "%s: tensor %s is %s, which cannot be cut into %zu parts", w->path, name,
-                         rung_tensor_shape_text(t, shape, sizeof shape), parts);
-    *out = *t;
-    out->shape[0] /= parts;
-    out->data = (const char *)t->data + i * (bits / 8);
-    if (t->bitmap) {
-        out->bitmap += i * out->shape[0] * size_div_up(rung_tensor_row(t), 8);
-        out->row_at += i * out->shape[0];
-    }
-    if (t->scale) out->scale = (const float *)((const char *)t->scale + i * out->shape[0] * sizeof(float));
-    return RUNG_OK;
+    const size_t rows = t->ndim < 1 ? 0 : t->shape[0] / parts;
+    if (t->ndim >= 1 && t->shape[0] % parts == 0 && tensor_rows(t, (rung_share){i * rows, rows}, out)) return RUNG_OK;
+    return rung_fail(err, RUNG_ESHAPE, "%s: tensor %s is %s, which cannot be cut into %zu parts", w->path, name,
+                     rung_tensor_shape_text(t, shape, sizeof shape), parts);
 }
 
 const rung_tensor *weights_file_tensor(const rung_weights *w, const char *name) {
@@ -226,6 +218,12 @@ const char *rung_weights_path(const rung_weights *w) { return w->path; }
 
 void rung_weights_release(const rung_weights *w, const void *data, size_t bytes) {
     for (size_t i = 0; i < w->n_files; i++) rung_safetensors_release(w->files[i], data, bytes);
+}
+
+uint64_t rung_weights_hash(const rung_weights *w) {
+    uint64_t h = w->n_files;
+    for (size_t i = 0; i < w->n_files; i++) h = rung_hash_word(h, rung_safetensors_hash(w->files[i]));
+    return h;
 }
 
 static struct entry *find(const rung_weights *w, const char *name) {

@@ -29,4 +29,8 @@ const char *rung_weights_path(const rung_weights *w);
 /** The pages that hold bytes of a file's tensor leave this process; they come back, from the file, when read again. For
  *  those who walk through files larger than their memory. Bytes that lie in no file of w stay. */
 void rung_weights_release(const rung_weights *w, const void *data, size_t bytes);
+
+/** What two ranks compare: names, dtypes, shapes and contents. Files of up to 1 GiB are read whole, of larger ones 64
+ *  bytes in each 16 KiB. */
+uint64_t rung_weights_hash(const rung_weights *w);
 #endif

@@ -44,7 +44,7 @@ static rung_status tell(const struct batch *b, batch_event_kind kind, const stru
                            .total = b->count,
                            .seconds_each = each,
                            .left = each * (double)(b->count - b->done)};
-    if (b->o->event && b->o->event(b->o->user, &e))
+    if (ranks_first(&b->e->ranks) && b->o->event && b->o->event(b->o->user, &e))
         return rung_fail(err, RUNG_ECANCELLED, "cancelled after %zu of %zu pictures", b->done, b->count);
     return RUNG_OK;
 }
@@ -150,6 +150,17 @@ static rung_status skip(struct batch *b, struct picture *p, rung_err *err) {
     return tell(b, BATCH_SKIPPED, p, NULL, err);
 }
 
+/* The pictures that one group of ranks draws together in a round, by their numbers. */
+struct share {
+    uint32_t count, picture[MOST_TOGETHER * 8];
+};
+
+/* What the groups do in one round; the same on every rank. */
+struct round {
+    uint32_t open; /* 0: nothing is left */
+    struct share *shares;
+};
+
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 
 /* May b be drawn in one batch with a? What rung_generate takes from the first request has to be equal. */
@@ -160,11 +171,11 @@ static bool go_together(const rung_request *a, const rung_request *b) {
 }
 
 /* Pictures that are open and fit the first one found, claimed for this process. What is done meanwhile is skipped. */
-static rung_status gather(struct batch *b, size_t most, struct picture **group, size_t *count, rung_err *err) {
-    *count = 0;
-    for (size_t i = 0; i < b->count && *count < most; i++) {
+static rung_status gather(struct batch *b, size_t most, struct share *s, rung_err *err) {
+    for (size_t i = 0; i < b->count && s->count < most; i++) {
         struct picture *p = &b->pictures[i];
-        if (p->settled || (*count && !go_together(&group[0]->request, &p->request))) continue;
+        if (p->settled || p->claim >= 0) continue;
+        if (s->count && !go_together(&b->pictures[s->picture[0]].request, &p->request)) continue;
         RUNG_TRY(batch_claim(p->name, &p->claim, err));
         if (p->claim < 0) continue;
         if (is_done(b, p)) {
@@ -172,36 +183,67 @@ static rung_status gather(struct batch *b, size_t most, struct picture **group, 
             p->claim = -1;
             RUNG_TRY(skip(b, p, err));
         } else {
-            group[(*count)++] = p;
+            s->picture[s->count++] = (uint32_t)i;
         }
     }
     return RUNG_OK;
 }
 
-static rung_status draw(struct batch *b, struct picture **group, size_t count, rung_err *err) {
-    rung_request requests[MOST_TOGETHER * 8] = {0};
-    rung_image images[MOST_TOGETHER * 8];
+static rung_status keep_picture(struct batch *b, struct picture *p, const rung_image *image, rung_status drawn,
+                                const char *why, rung_err *err) {
     rung_err fault = {0};
-    for (size_t i = 0; i < count; i++) requests[i] = group[i]->request;
-    rung_status st = rung_generate(b->e, requests, count, images, &fault);
-    if (st == RUNG_ECANCELLED) return rung_fail(err, st, "%s", fault.msg);
-    for (size_t i = 0; i < count; i++) {
-        struct picture *p = group[i];
-        rung_status kept = st;
-        if (!kept) kept = rung_image_save(&images[i], p->name, &fault);
-        if (!kept) kept = add_to_manifest(b, p, &fault);
-        rung_image_free(&images[i]);
-        if (kept) {
-            RUNG_TRY(give_up(b, p, fault.msg, err));
-            continue;
-        }
-        p->settled = true;
-        b->done++;
-        b->made++;
-        b->result.made++;
-        RUNG_TRY(tell(b, BATCH_PICTURE, p, NULL, err));
+    rung_status st = drawn ? rung_fail(&fault, drawn, "%s", why) : rung_image_save(image, p->name, &fault);
+    if (!st) st = add_to_manifest(b, p, &fault);
+    if (st) return give_up(b, p, fault.msg, err);
+    p->settled = true;
+    b->done++;
+    b->made++;
+    b->result.made++;
+    return tell(b, BATCH_PICTURE, p, NULL, err);
+}
+
+/* How a group's drawing ended, for rank 0. */
+struct outcome {
+    rung_status status;
+    char message[sizeof((rung_err *)NULL)->msg];
+};
+
+/* One group's pictures to rank 0, which writes them. `images`: of this rank's group, when it is that one. */
+static rung_status collect(struct batch *b, const struct share *s, int group, struct outcome *o, rung_image *images,
+                           rung_err *err) {
+    const ranks *r = &b->e->ranks;
+    const int leader = ranks_leader(r, group);
+    const bool ours = group == r->group_number;
+    if (r->world && s->count) RUNG_TRY(rung_comm_broadcast_now(r->world, o, sizeof *o, leader, err));
+    if (o->status == RUNG_ECANCELLED || o->status == RUNG_EPEER) return rung_fail(err, o->status, "%s", o->message);
+    for (size_t i = 0; i < s->count; i++) {
+        rung_image none = {0}, *image = ours ? &images[i] : &none;
+        rung_status st = o->status ? RUNG_OK : ranks_bring(r, image, leader, err);
+        if (!st && ranks_first(r)) st = keep_picture(b, &b->pictures[s->picture[i]], image, o->status, o->message, err);
+        rung_image_free(&none);
+        RUNG_TRY(st);
     }
     return RUNG_OK;
+}
+
+static rung_status draw(struct batch *b, const struct round *round, rung_err *err) {
+    const ranks *r = &b->e->ranks;
+    const struct share *own = &round->shares[r->group_number];
+    rung_request requests[MOST_TOGETHER * 8] = {0};
+    rung_image images[MOST_TOGETHER * 8] = {0};
+    struct outcome mine = {0};
+    rung_err fault = {0};
+    for (size_t i = 0; i < own->count; i++) requests[i] = b->pictures[own->picture[i]].request;
+    if (own->count) mine.status = rung_generate(b->e, requests, own->count, images, &fault);
+    snprintf(mine.message, sizeof mine.message, "%s", fault.msg);
+    /* half a group cannot go on when the other half failed */
+    rung_status st = mine.status && r->group ? rung_fail(err, mine.status, "%s", fault.msg) : RUNG_OK;
+    for (int g = 0; !st && g < r->groups; g++) {
+        struct outcome theirs = mine;
+        st = collect(b, &round->shares[g], g, &theirs, images, err);
+    }
+    for (size_t i = 0; i < own->count; i++) rung_image_free(&images[i]);
+    return st;
 }
 
 /* How many pictures of this size fit into half of the memory that is free. */
@@ -213,26 +255,51 @@ static size_t fitting(const struct batch *b, const rung_request *r) {
     return n < 1 ? 1 : n > MOST_TOGETHER ? MOST_TOGETHER : n;
 }
 
+/* Rank 0 shares out what is open, as evenly as the last pictures allow; the others are told. */
+static rung_status share_out(struct batch *b, struct round *round, rung_err *err) {
+    const ranks *r = &b->e->ranks;
+    const size_t groups = (size_t)r->groups;
+    const struct picture *first = NULL;
+    memset(round->shares, 0, groups * sizeof *round->shares);
+    round->open = 0;
+    for (size_t i = 0; ranks_first(r) && i < b->count; i++) {
+        round->open += !b->pictures[i].settled;
+        if (!first && !b->pictures[i].settled) first = &b->pictures[i];
+    }
+    if (first) {
+        const size_t fit = fitting(b, &first->request), even = (round->open + groups - 1) / groups;
+        for (size_t g = 0; g < groups; g++) RUNG_TRY(gather(b, fit < even ? fit : even, &round->shares[g], err));
+    }
+    if (!r->world) return RUNG_OK;
+    RUNG_TRY(rung_comm_broadcast_now(r->world, &round->open, sizeof round->open, 0, err));
+    return rung_comm_broadcast_now(r->world, round->shares, groups * sizeof *round->shares, 0, err);
+}
+
+static void release(struct batch *b, const struct round *round) {
+    for (int g = 0; g < b->e->ranks.groups; g++) {
+        for (size_t i = 0; i < round->shares[g].count; i++) {
+            struct picture *p = &b->pictures[round->shares[g].picture[i]];
+            if (p->claim >= 0) batch_release(p->name, p->claim);
+            p->claim = -1;
+        }
+    }
+}
+
 /* Rounds until nothing is left; pictures that another process holds are looked at again at the end, once it is done. */
 static rung_status draw_all(struct batch *b, rung_err *err) {
-    struct picture *group[MOST_TOGETHER * 8];
-    for (;;) {
-        size_t count = 0, open = 0;
-        const struct picture *first = NULL;
-        for (size_t i = 0; i < b->count; i++) {
-            open += !b->pictures[i].settled;
-            if (!first && !b->pictures[i].settled) first = &b->pictures[i];
-        }
-        if (!open) return RUNG_OK;
-        rung_status st = gather(b, fitting(b, &first->request), group, &count, err);
-        if (!st && count) st = draw(b, group, count, err);
-        for (size_t i = 0; i < count; i++) {
-            batch_release(group[i]->name, group[i]->claim);
-            group[i]->claim = -1;
-        }
-        RUNG_TRY(st);
-        if (!count) usleep(100 * 1000); /* the rest is being drawn by others */
+    struct round round = {.shares = calloc((size_t)b->e->ranks.groups, sizeof *round.shares)};
+    rung_status st = round.shares ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "batch: out of memory");
+    while (!st) {
+        bool idle = true;
+        st = share_out(b, &round, err);
+        if (st || !round.open) break;
+        for (int g = 0; g < b->e->ranks.groups; g++) idle &= round.shares[g].count == 0;
+        if (!idle) st = draw(b, &round, err);
+        release(b, &round);
+        if (idle) usleep(100 * 1000); /* the rest is being drawn by others */
     }
+    free(round.shares);
+    return st;
 }
 
 rung_status batch_run(rung_engine *e, const prompt_file *file, const batch_options *o, batch_result *out,
@@ -240,17 +307,19 @@ rung_status batch_run(rung_engine *e, const prompt_file *file, const batch_optio
     struct batch b = {.e = e, .o = o, .start = rung_now(), .lock.fd = -1};
     char *folder = NULL, **names = NULL;
     rung_status st;
+    const bool first = ranks_first(&e->ranks); /* it alone has to do with files */
     for (size_t i = 0; i < file->fault_count; i++) {
         b.result.faults++;
         const struct picture nowhere = {.line = file->faults[i].line};
         RUNG_TRY(tell(&b, BATCH_FAULT, &nowhere, file->faults[i].message, err));
     }
-    RUNG_TRY_GOTO(st, done, batch_folder(o->output, &folder, err));
+    if (first) RUNG_TRY_GOTO(st, done, batch_folder(o->output, &folder, err));
     RUNG_TRY_GOTO(st, done, plan(&b, file, err));
     RUNG_TRY_GOTO(st, done, distinct_names(&b, &names, err));
-    RUNG_TRY_GOTO(st, done, batch_lock(&b.lock, folder, err));
-    RUNG_TRY_GOTO(st, done,
-                  batch_manifest_open(&b.manifest, folder, b.lock.first, names, o->resume ? 0 : b.count, err));
+    if (first) RUNG_TRY_GOTO(st, done, batch_lock(&b.lock, folder, err));
+    if (first)
+        RUNG_TRY_GOTO(st, done,
+                      batch_manifest_open(&b.manifest, folder, b.lock.first, names, o->resume ? 0 : b.count, err));
     st = draw_all(&b, err);
 done:
     *out = b.result;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "kernels/base/cpu.h"
+#include "kernels/base/hash.h"
 #include "kernels/cuda/cuda.h"
 
 const char *rung_version(void) { return RUNG_VERSION; }
@@ -39,6 +40,7 @@ static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err 
         return rung_fail(err, RUNG_EARG, "backend is '%s', wanted cpu or cuda", o->backend);
     RUNG_TRY(rung_cpu_mask(&mask, err));
     RUNG_TRY(rung_pool_open(&e->pool, o->threads, err));
+    if (e->ranks.world) rung_pool_poll(e->pool, rung_comm_progress, e->ranks.world);
     return rung_cpu_backend_open(&e->be, e->pool, rung_cpu_detect() & mask, err);
 }
 
@@ -55,7 +57,7 @@ static char *model_name(const char *path) {
 }
 
 /* What a request gets when it says nothing. A model may bring its own in model_index.json. */
-static rung_status set_defaults(rung_engine *e, rung_err *err) {
+static rung_status read_defaults(rung_engine *e, rung_err *err) {
     const rung_denoiser_info *d = rung_denoiser_describe(e->denoiser);
     const rung_vae_info *v = rung_vae_describe(e->vae);
     rung_engine_info *i = &e->info;
@@ -63,7 +65,6 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
     if (d->in_channels != v->latent_channels)
         return rung_fail(err, RUNG_ESHAPE, "%s: the denoiser works on %zu latent channels, the VAE on %zu",
                          rung_model_path(e->model), d->in_channels, v->latent_channels);
-    i->pipeline = rung_model_pipeline(e->model);
     i->factor = v->factor;
     i->size_multiple = v->factor * d->size_multiple;
     i->width = i->height = (d->sample_size ? d->sample_size : 64) * v->factor;
@@ -75,6 +76,33 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
     i->cfg_scale =
         (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);
     return index.status;
+}
+
+/* The VAE's part of it comes from the rank that has one. */
+static rung_status set_defaults(rung_engine *e, rung_err *err) {
+    if (e->vae) RUNG_TRY(read_defaults(e, err));
+    if (e->ranks.group) RUNG_TRY(rung_comm_broadcast_now(e->ranks.group, &e->info, sizeof e->info, 0, err));
+    e->info.pipeline = rung_model_pipeline(e->model);
+    return RUNG_OK;
+}
+
+/* What ranks must have in common: the network and the sampler. Only a leader reads the text encoder and the VAE. */
+static rung_status compare_models(const rung_engine *e, rung_store store, rung_err *err) {
+    if (!e->ranks.world) return RUNG_OK;
+    const char *scheduler = e->scheduler_json ? e->scheduler_json : "";
+    uint64_t h = rung_hash(store, scheduler, strlen(scheduler));
+    h = rung_hash_word(h, rung_denoiser_hash(e->denoiser));
+    return ranks_agree(e->ranks.world, h, "model", err);
+}
+
+/* The parts of the model that this rank works with. */
+static rung_status open_networks(rung_engine *e, const rung_options *o, rung_store store, rung_err *err) {
+    const bool leads = ranks_lead(&e->ranks);
+    if (leads && !o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
+        RUNG_TRY(rung_textenc_open(&e->text, e->model, e->be, store, err));
+    RUNG_TRY(rung_denoiser_open_part(&e->denoiser, e->model, e->be, store, e->ranks.tp, err));
+    if (leads) RUNG_TRY(rung_vae_open(&e->vae, e->model, e->be, store, err));
+    return leads ? rung_model_check_loras(e->model, err) : RUNG_OK;
 }
 
 rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
@@ -89,19 +117,17 @@ rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_f
     *out = NULL;
     rung_engine *e = calloc(1, sizeof *e);
     if (!e) return rung_fail(err, RUNG_ENOMEM, "engine: out of memory");
+    RUNG_TRY_GOTO(st, done, ranks_open(&e->ranks, o->comm, o->tp ? o->tp : 1, o->cfg ? o->cfg : 1, err));
     RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
     RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
     if (watch) RUNG_TRY_GOTO(st, done, watch(user, e->be, err));
     RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
     for (size_t i = 0; i < o->n_loras; i++)
         RUNG_TRY_GOTO(st, done, rung_model_add_lora(e->model, o->loras[i].path, o->loras[i].weight, err));
-    if (!o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
-        RUNG_TRY_GOTO(st, done, rung_textenc_open(&e->text, e->model, e->be, store, err));
-    RUNG_TRY_GOTO(st, done, rung_denoiser_open(&e->denoiser, e->model, e->be, store, err));
-    RUNG_TRY_GOTO(st, done, rung_vae_open(&e->vae, e->model, e->be, store, err));
+    RUNG_TRY_GOTO(st, done, open_networks(e, o, store, err));
     RUNG_TRY_GOTO(st, done,
                   rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
-    RUNG_TRY_GOTO(st, done, rung_model_check_loras(e->model, err));
+    RUNG_TRY_GOTO(st, done, compare_models(e, store, err));
     RUNG_TRY_GOTO(st, done, set_defaults(e, err));
     e->name = model_name(o->model);
     if (!e->name) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));
@@ -124,6 +150,7 @@ void rung_close(rung_engine **ep) {
     rung_model_close(&e->model);
     rung_backend_close(&e->be);
     rung_pool_close(&e->pool);
+    ranks_close(&e->ranks);
     free(e->scheduler_json);
     free(e->name);
     free(e);

@@ -3,6 +3,7 @@
 #define RUNG_ENGINE_H
 #include "assets/model.h"
 #include "diffusion/embed_cache.h"
+#include "diffusion/ranks.h"
 #include "diffusion/rung.h"
 #include "kernels/backend.h"
 #include "textenc/textenc.h"
@@ -10,13 +11,14 @@
 #include "vae/vae.h"
 
 struct rung_engine {
+    ranks ranks;
     rung_pool *pool;
     rung_backend *be;
     rung_model *model;
-    rung_textenc *text; /* NULL: every request brings its embeddings */
+    rung_textenc *text; /* NULL: every request brings its embeddings, or another rank leads */
     embed_cache embeds;
     rung_denoiser *denoiser;
-    rung_vae *vae;
+    rung_vae *vae;        /* NULL: another rank leads */
     char *scheduler_json; /* text of scheduler_config.json; NULL: none */
     char *name;           /* the model's name for the infotext: last part of its path, without ending */
     rung_engine_info info;

@@ -13,6 +13,7 @@
 #include "assets/json.h"
 #include "assets/npy.h"
 #include "bench/bench_kernels.h"
+#include "bench/bench_ladder.h"
 #include "diffusion/batch.h"
 #include "diffusion/compare.h"
 #include "diffusion/compare_data.h"
@@ -158,29 +159,54 @@ static void say_times(const rung_image *image, double load, double write) {
             1e-6 * (double)peak_rss_bytes());
 }
 
-static rung_status one_picture(rung_engine *e, const rung_request *r, const cli_options *o, size_t i, rung_err *err) {
+/* Picture `i` of -b, when it is this group's turn. */
+static rung_status draw_picture(rung_engine *e, const rung_request *r, const cli_options *o, rung_image *image,
+                                rung_err *err) {
     struct progress p = {.shown = !o->quiet && isatty(STDERR_FILENO), .start = rung_now()};
     rung_request request = *r;
-    rung_image image;
-    char *name = cli_output_name(o->output, r->seed, i);
-    if (!name) return rung_fail(err, RUNG_ENOMEM, "out of memory");
     request.progress = on_step;
     request.progress_user = &p;
-    rung_status st = rung_generate(e, &request, 1, &image, err);
+    return rung_generate(e, &request, 1, image, err);
+}
+
+static rung_status keep_picture(rung_engine *e, const rung_request *r, const cli_options *o, rung_image *image,
+                                size_t i, rung_err *err) {
+    char *name = cli_output_name(o->output, r->seed, i);
+    if (!name) return rung_fail(err, RUNG_ENOMEM, "out of memory");
     const double load = i == 0 ? rung_describe(e)->load_seconds : 0, start = rung_now();
-    if (!st) st = save_hooks(&image, o, err);
-    if (!st) st = rung_image_save(&image, name, err);
+    rung_status st = save_hooks(image, o, err);
+    if (!st) st = rung_image_save(image, name, err);
     if (!st) {
         const double write = rung_now() - start;
-        if (o->verbose) say_times(&image, load, write);
+        if (o->verbose) say_times(image, load, write);
         if (o->json)
-            print_json(&image, name, load, write);
+            print_json(image, name, load, write);
         else
             puts(name);
         fflush(stdout);
     }
-    rung_image_free(&image);
     free(name);
+    return st;
+}
+
+/* One picture for each group of ranks, from picture `first` on; rank 0 keeps them. */
+static rung_status draw_round(rung_engine *e, const rung_request *r, const cli_options *o, size_t first,
+                              rung_err *err) {
+    const ranks *all = &e->ranks;
+    const size_t left = (size_t)o->batch_count - first, count = left < (size_t)all->groups ? left : (size_t)all->groups;
+    rung_image own = {0};
+    rung_request request = *r;
+    request.seed = r->seed + first + (size_t)all->group_number;
+    rung_status st = RUNG_OK;
+    if ((size_t)all->group_number < count) st = draw_picture(e, &request, o, &own, err);
+    for (size_t g = 0; !st && g < count; g++) {
+        rung_image other = {0}, *image = g == (size_t)all->group_number ? &own : &other;
+        request.seed = r->seed + first + g;
+        st = ranks_bring(all, image, ranks_leader(all, (int)g), err);
+        if (!st && ranks_first(all)) st = keep_picture(e, &request, o, image, first + g, err);
+        rung_image_free(&other);
+    }
+    rung_image_free(&own);
     return st;
 }
 
@@ -189,6 +215,13 @@ static rung_status random_seed(uint64_t *seed, rung_err *err) {
         return rung_fail(err, RUNG_EIO, "no random seed: %s", strerror(errno));
     *seed >>= 32; /* torch's CPU generator looks at 32 bits, and short seeds can be typed again */
     return RUNG_OK;
+}
+
+/* A random seed is rank 0's for all. */
+static rung_status choose_seed(const cli_options *o, rung_comm *world, uint64_t *seed, rung_err *err) {
+    if (o->seed >= 0) return RUNG_OK;
+    RUNG_TRY(random_seed(seed, err));
+    return world ? rung_comm_broadcast_now(world, seed, sizeof *seed, 0, err) : RUNG_OK;
 }
 
 static rung_request request_of(const cli_options *o) {
@@ -212,20 +245,31 @@ static rung_request request_of(const cli_options *o) {
                           .vae_tiling = o->vae_tiling};
 }
 
-static rung_options engine_options(const cli_options *o, const char *model) {
-    return (rung_options){.model = model,
+static rung_status engine_options(const cli_options *o, const char *model, rung_comm *world, rung_options *out,
+                                  rung_err *err) {
+    const bool many = o->command == CLI_BATCH || o->batch_count > 1;
+    const bool guided = o->cfg_scale.n != 1 || o->cfg_scale.v[0] > 1;
+    parallel_layout l;
+    RUNG_TRY(parallel_choose(&l, &o->parallel, world ? world->size : 1, many, guided, err));
+    *out = (rung_options){.model = model,
+                          .comm = world,
+                          .tp = l.tp,
+                          .cfg = l.cfg,
                           .threads = (int)o->threads,
                           .type = o->type,
                           .backend = o->backend,
                           .device = (int)o->device,
                           .loras = o->loras,
                           .n_loras = o->n_loras};
+    return RUNG_OK;
 }
 
-static rung_status generate(const cli_options *o, const char *model, struct inputs *in, rung_err *err) {
+static rung_status generate(const cli_options *o, const char *model, rung_comm *world, struct inputs *in,
+                            rung_err *err) {
     rung_engine *e = NULL;
     rung_request r = request_of(o);
-    rung_options options = engine_options(o, model);
+    rung_options options;
+    RUNG_TRY(engine_options(o, model, world, &options, err));
     if (o->guidance_set)
         return rung_fail(err, RUNG_EARG, "--guidance: this model has no distilled guidance; --cfg-scale is its own");
     RUNG_TRY(read_inputs(in, o, err));
@@ -233,17 +277,13 @@ static rung_status generate(const cli_options *o, const char *model, struct inpu
     RUNG_TRY(embeds_of(&r.neg_embeds, &in->neg_embeds, o->neg_embeds, err));
     RUNG_TRY(embeds_of(&r.pooled, &in->pooled, o->pooled_embeds, err));
     RUNG_TRY(embeds_of(&r.neg_pooled, &in->neg_pooled, o->neg_pooled_embeds, err));
-    if (o->seed < 0) RUNG_TRY(random_seed(&r.seed, err));
-    const uint64_t seed = r.seed;
+    RUNG_TRY(choose_seed(o, world, &r.seed, err));
     options.no_text_encoder = r.embeds.data && (r.neg_embeds.data || r.cfg_scale == 1);
     rung_status st = rung_open(&e, &options, err);
     if (!st) st = noise_of(&r, &in->noise, rung_describe(e), o->noise, err);
     if (!st && o->verbose) fprintf(stderr, "%s, %s\n", model, rung_describe(e)->pipeline);
-    if (!st && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
-    for (long i = 0; !st && i < o->batch_count; i++) {
-        r.seed = seed + (uint64_t)i;
-        st = one_picture(e, &r, o, (size_t)i, err);
-    }
+    if (!st && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)r.seed);
+    for (long i = 0; !st && i < o->batch_count; i += e->ranks.groups) st = draw_round(e, &r, o, (size_t)i, err);
     rung_close(&e);
     return st;
 }
@@ -308,16 +348,18 @@ static rung_status read_prompts(const char *path, char **text, rung_err *err) {
     return ferror(stdin) ? rung_fail(err, RUNG_EIO, "standard input: %s", strerror(errno)) : RUNG_OK;
 }
 
-static rung_status batch(const cli_options *o, const char *model, rung_err *err) {
+static rung_status batch(const cli_options *o, const char *model, rung_comm *world, rung_err *err) {
     rung_request defaults = request_of(o);
-    const rung_options options = engine_options(o, model);
+    rung_options options;
     prompt_file file = {0};
     batch_result result = {0};
     rung_engine *e = NULL;
     char *text = NULL;
-    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
-    RUNG_TRY(read_prompts(o->prompt_file, &text, err));
-    rung_status st = prompt_file_parse(&file, text, &defaults, err);
+    RUNG_TRY(engine_options(o, model, world, &options, err));
+    RUNG_TRY(choose_seed(o, world, &defaults.seed, err));
+    if (!world || world->rank == 0) RUNG_TRY(read_prompts(o->prompt_file, &text, err));
+    rung_status st = ranks_share_text(world, &text, err);
+    if (!st) st = prompt_file_parse(&file, text, &defaults, err);
     free(text);
     if (!st) st = rung_open(&e, &options, err);
     const batch_options how = {.output = o->output ? o->output : "batch/{line}-{seed}.png",
@@ -329,7 +371,8 @@ static rung_status batch(const cli_options *o, const char *model, rung_err *err)
     if (!st) st = batch_run(e, &file, &how, &result, err);
     if (!st && !o->quiet)
         fprintf(stderr, "%zu made, %zu there already, %zu failed\n", result.made, result.skipped, result.faults);
-    if (!st && result.faults) st = rung_fail(err, RUNG_EFORMAT, "%s: %zu faults", o->prompt_file, result.faults);
+    if (!st && result.faults && (!world || world->rank == 0)) /* it tells the others */
+        st = rung_fail(err, RUNG_EFORMAT, "%s: %zu faults", o->prompt_file, result.faults);
     rung_close(&e);
     prompt_file_free(&file);
     return st;
@@ -429,10 +472,11 @@ static rung_status comparison_prompts(prompt_file *file, const cli_options *o, r
 
 static rung_status run_comparison(const cli_options *o, const char *model, rung_err *err) {
     struct comparing w = {.o = o};
-    const rung_options engine = engine_options(o, model);
+    rung_options engine;
     prompt_file file = {0};
     rung_engine *e = NULL;
     compare c = {0};
+    RUNG_TRY(engine_options(o, model, NULL, &engine, err));
     const compare_options how = {.samplers = o->sampler,
                                  .schedulers = o->scheduler,
                                  .steps = o->steps.v,
@@ -535,13 +579,53 @@ static rung_status bench(const cli_options *o, rung_err *err) {
     return st;
 }
 
+static void print_ladder_row(void *arg, const bench_ladder_row *r) {
+    const cli_options *o = arg;
+    if (o->json)
+        printf("{\"model\":\"%s\",\"ranks\":%d,\"link\":\"%s\",\"progress\":\"%s\",\"mode\":\"%s\",\"step\":%.6g,"
+               "\"waited\":%.6g,\"modules\":%zu,\"reduce\":%.6g,\"reduce_bytes\":%zu,\"recovered\":%.4g,"
+               "\"predicted\":%.4g}\n",
+               r->model, r->ranks, r->link, r->progress, r->mode, r->step, r->waited, r->modules, r->reduce,
+               r->reduce_bytes, r->recovered, r->predicted);
+    else
+        printf("%-18s %d ranks  %-24s %-6s  %-9s %9.2f ms/step  waited %8.2f ms  reduce %7.3f ms = %3.0f%% of a module"
+               "  recovered %5.2f  predicted %5.2f\n",
+               r->model, r->ranks, r->link, r->progress, r->mode, 1e3 * r->step, 1e3 * r->waited, 1e3 * r->reduce,
+               100 * r->reduce_share, r->recovered, r->predicted);
+    fflush(stdout);
+}
+
+static rung_status bench_ladder(const cli_options *o, rung_comm *world, rung_err *err) {
+    static const char *const progress[] = {"poll", "thread", "none"};
+    unsigned mask;
+    rung_pool *pool;
+    char *shipped = NULL;
+    bool silent = world && world->rank > 0;
+    if (!o->model) RUNG_TRY(default_model(&shipped, err));
+    rung_status st = rung_cpu_mask(&mask, err);
+    if (!st) st = rung_pool_open(&pool, o->threads ? (int)o->threads : 1, err); /* one thread a rank */
+    if (!st) {
+        const bench_ladder_options how = {.model = o->model ? o->model : shipped,
+                                          .link = o->bench_link ? o->bench_link
+                                                  : world       ? "not named"
+                                                                : "none",
+                                          .progress = progress[o->parallel.progress],
+                                          .row = silent ? NULL : print_ladder_row,
+                                          .arg = (void *)o};
+        st = bench_ladder_run(world, pool, rung_cpu_detect() & mask, &how, err);
+        rung_pool_close(&pool);
+    }
+    free(shipped);
+    return st;
+}
+
 static rung_status show_devices(const cli_options *o, rung_err *err) {
     char *text = NULL;
     RUNG_TRY(rung_info_devices(&text, o->json, err));
     return show_text(text, err);
 }
 
-static rung_status with_model(const cli_options *o, rung_err *err) {
+static rung_status with_model(const cli_options *o, rung_comm *world, rung_err *err) {
     char *shipped = NULL, *text = NULL;
     struct inputs in = {0};
     if (!o->model) RUNG_TRY(default_model(&shipped, err));
@@ -551,11 +635,11 @@ static rung_status with_model(const cli_options *o, rung_err *err) {
         st = rung_info_text(&text, model, o->json, err);
         if (!st) st = show_text(text, err);
     } else if (o->command == CLI_BATCH) {
-        st = batch(o, model, err);
+        st = batch(o, model, world, err);
     } else if (o->command == CLI_COMPARE) {
         st = run_comparison(o, model, err);
     } else {
-        st = generate(o, model, &in, err);
+        st = generate(o, model, world, &in, err);
     }
     rung_npy_free(&in.noise);
     rung_npy_free(&in.embeds);
@@ -566,7 +650,7 @@ static rung_status with_model(const cli_options *o, rung_err *err) {
     return st;
 }
 
-static rung_status run(const cli_options *o, rung_err *err) {
+static rung_status run(const cli_options *o, rung_comm *world, rung_err *err) {
     switch (o->command) {
     case CLI_VERSION:
         printf("rung %s\n", rung_version());
@@ -574,7 +658,7 @@ static rung_status run(const cli_options *o, rung_err *err) {
     case CLI_HELP:
         return show_text(cli_help(), err);
     case CLI_BENCH:
-        return bench(o, err);
+        return o->bench_ladder ? bench_ladder(o, world, err) : bench(o, err);
     case CLI_CONVERT:
         return convert(o, err);
     case CLI_GENERATE:
@@ -584,21 +668,52 @@ static rung_status run(const cli_options *o, rung_err *err) {
         break;
     }
     if (o->devices) return show_devices(o, err);
-    return with_model(o, err);
+    return with_model(o, world, err);
+}
+
+static int was_interrupted(void *user) {
+    (void)user;
+    return interrupted;
+}
+
+/* The ranks of an mpirun, for what they do together. Anything else is rank 0's alone: *idle for the others. */
+static rung_status open_world(const cli_options *o, rung_comm **world, bool *idle, rung_err *err) {
+    const rung_mpi_options how = {
+        .progress = o->parallel.progress, .timeout = o->parallel.timeout, .cancelled = was_interrupted};
+    const bool together = o->command == CLI_GENERATE || o->command == CLI_BATCH || o->bench_ladder;
+    int rank;
+    const bool launched = rung_mpi_launched(&rank);
+    *idle = launched && !together && rank > 0;
+    return launched && together ? rung_mpi_open(world, &how, err) : RUNG_OK;
+}
+
+/* Ranks end together, and one that fails takes the others along. */
+static int finish(rung_comm **world, rung_status st, rung_err *err) {
+    if (!st && *world) st = rung_mpi_done(*world, err);
+    if (st && *world) rung_comm_tell(*world, err->msg);
+    if (st) fprintf(stderr, "rung: %s\n", err->msg);
+    if (*world) rung_mpi_leave(world, exit_status(st));
+    return exit_status(st);
 }
 
 int main(int argc, char **argv) {
     rung_err err = {0};
+    rung_comm *world = NULL;
     cli_options o;
+    bool idle = false;
+    int rank;
     const struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &stop, NULL); /* the first Ctrl-C ends after the step, a second one at once */
     sigaction(SIGTERM, &stop, NULL);
     signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is an error that is told, not a death */
     rung_status st = cli_parse(&o, argc, argv, &err);
-    if (!st) st = run(&o, &err);
+    if (st && rung_mpi_launched(&rank) && rank > 0) return exit_status(st); /* rank 0 says it for all */
+    if (!st) st = open_world(&o, &world, &idle, &err);
+    if (world && world->rank > 0) o.quiet = !(o.verbose = false);
+    if (!st && !idle) st = run(&o, world, &err);
     if (!st && (fflush(stdout) != 0 || ferror(stdout)))
         st = rung_fail(&err, RUNG_EIO, "standard output could not be written");
-    if (st) fprintf(stderr, "rung: %s\n", err.msg);
+    const int status = finish(&world, st, &err);
     cli_options_free(&o);
-    return exit_status(st);
+    return status;
 }

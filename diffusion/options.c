@@ -57,6 +57,8 @@ static const option_row rows[] = {
     {"rng", 0, CHOICE, AT(rng), 0, 0, 0, "cpu|cuda",
      "whose random numbers a seed means: torch's CPU (default) or CUDA"},
     {"threads", 't', INTEGER, AT(threads), 0, 1, 512, "N", "threads (one for each processor)"},
+    {"parallel", 0, TEXT, AT(parallel_text), 0, 0, 0, "HOW",
+     "under mpirun: tp=N,cfg=2,batch (pictures shared out, else both halves)"},
     {"type", 0, CHOICE, AT(type), 0, 0, 0, "f32|bf16|f16|fp6|e2m3|fp5",
      "what the weights are kept as (as stored); e2m3, fp5: convert"},
     {"sparsity", 0, REAL, AT(sparsity), 0, 0, 0.99, "X", "convert: the share of the weights that goes (0)"},
@@ -291,6 +293,7 @@ static rung_status check_convert(const cli_options *o, rung_err *err) {
 
 static rung_status check_together(cli_options *o, rung_err *err) {
     RUNG_TRY(check_convert(o, err));
+    RUNG_TRY(parallel_parse(&o->parallel, o->parallel_text, err));
     if (o->devices && (o->command != CLI_INFO || o->model))
         return rung_fail(err, RUNG_EARG, "--devices belongs to rung info, without a model");
     if (o->command != CLI_COMPARE) RUNG_TRY(check_one_value(o, err));
@@ -339,7 +342,9 @@ static rung_status take_words(cli_options *o, int words, char **word, rung_err *
     if (words > 0 && strcmp(word[0], "bench") == 0 && !o->prompt) {
         o->command = CLI_BENCH;
         o->bench_filter = words > 1 ? word[1] : NULL;
-        if (words <= 2) return RUNG_OK;
+        o->bench_ladder = words > 1 && strcmp(word[1], "ladder") == 0;
+        o->bench_link = o->bench_ladder && words == 3 ? word[2] : NULL;
+        if (words <= 2 || o->bench_link) return RUNG_OK;
         return rung_fail(err, RUNG_EARG, "bench: wanted one word of a shape's name, found '%s' after it", word[2]);
     }
     if (words > 1 || (words == 1 && o->prompt))
@@ -404,7 +409,8 @@ char *cli_help(void) {
           "rung compare PROMPT...      samplers x schedules x steps: pictures, figures, a page\n"
           "rung convert MODEL OUT      a model with smaller weights; --type says which\n"
           "rung info [MODEL]           what is in a model; with --devices: what can compute\n"
-          "rung bench [WORD]           speed of the operations whose name holds WORD\n\n",
+          "rung bench [WORD]           speed of the operations whose name holds WORD\n"
+          "rung bench ladder [LINK]    what several ranks gain from the ladder residual, under mpirun\n\n",
           f);
     help_options(f);
     fputs("\nSamplers:", f);

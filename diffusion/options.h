@@ -1,6 +1,7 @@
 /* diffusion/options.h - the command line: one table of options, read into one struct. */
 #ifndef RUNG_OPTIONS_H
 #define RUNG_OPTIONS_H
+#include "diffusion/parallel.h"
 #include "diffusion/rung.h"
 
 typedef enum {
@@ -30,6 +31,8 @@ typedef struct {
     size_t n_prompts;
     const char *reference;    /* of compare: SAMPLER:STEPS */
     const char *bench_filter; /* of bench: shapes whose name holds it; NULL: all */
+    bool bench_ladder;        /* bench ladder: what the ladder residual gains over ranks */
+    const char *bench_link;   /* what its table calls the link between them; NULL: nothing */
     long width, height, batch_count, batch_size, clip_skip, threads, device;
     cli_list steps, cfg_scale; /* whole numbers; below 1 no guidance. Several for compare only */
     cli_list sigmas;
@@ -45,6 +48,8 @@ typedef struct {
     double sparsity;
     const char **keep; /* owned, the patterns are not */
     size_t n_keep;
+    const char *parallel_text;
+    parallel_spec parallel; /* of parallel_text */
     bool literal, vae_tiling, resume, preset, devices, verbose, quiet, json;
 } cli_options;
 

@@ -6,6 +6,7 @@
 
 #include "diffusion/engine.h"
 #include "diffusion/infotext.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 #include "samplers/guidance.h"
 #include "vae/png.h"
@@ -20,7 +21,8 @@ struct job {
     size_t count;
     size_t h, w, channels, n; /* latents; n = channels * h * w */
     bool guided;
-    size_t nets;                    /* pictures in one denoiser call: count, or 2 * count (unconditional first) */
+    size_t nets;                    /* denoised each step: count, or 2 * count (unconditional first) */
+    size_t own, own_first;          /* of these in this rank's denoiser call: all, or a half of the pair */
     rung_embeds *prompts;           /* [nets], in the order of the denoiser's batch */
     rung_rng *rng;                  /* [count] */
     float *latents;                 /* [count, n] */
@@ -70,6 +72,9 @@ static int step_count(const struct job *j) { return j->first->steps ? j->first->
 static rung_status reserve(struct job *j, rung_err *err) {
     j->guided = guidance_scale(j) > 1;
     j->nets = j->guided ? 2 * j->count : j->count;
+    const bool halved = j->guided && j->e->ranks.cfg;
+    j->own = halved ? j->count : j->nets;
+    j->own_first = halved ? j->count * (size_t)j->e->ranks.cfg->rank : 0;
     j->prompts = calloc(j->nets, sizeof *j->prompts);
     j->rng = calloc(j->count, sizeof *j->rng);
     j->time = calloc(j->nets, sizeof *j->time);
@@ -123,7 +128,7 @@ static bool wants_zero_negative(const struct job *j, const rung_request *r) {
 
 /* A prompt and its negative get equally many rows, as the shorter one is filled up. */
 static rung_status encode_prompts(struct job *j, rung_err *err) {
-    for (size_t i = 0; i < j->count; i++) {
+    for (size_t i = 0; ranks_lead(&j->e->ranks) && i < j->count; i++) {
         const rung_request *r = &j->requests[i];
         rung_embeds *uncond = &j->prompts[i], *cond = &j->prompts[j->nets - j->count + i];
         RUNG_TRY(encode_one(j, r, false, 0, cond, err));
@@ -134,7 +139,7 @@ static rung_status encode_prompts(struct job *j, rung_err *err) {
             RUNG_TRY(encode_one(j, r, true, cond->n, uncond, err));
         if (cond->n < uncond->n) RUNG_TRY(encode_one(j, r, false, uncond->n, cond, err));
     }
-    return RUNG_OK;
+    return ranks_share_embeds(j->e->ranks.group, j->prompts, j->nets, err);
 }
 
 /* pooled f32 [nets, pooled_dim], malloc'd into *out; NULL where the model takes none. */
@@ -175,13 +180,14 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
         else
             memset(mask + i * n, 1, p->n);
     }
-    const rung_denoiser_cond c = {.batch = j->nets,
+    const size_t skip = j->own_first;
+    const rung_denoiser_cond c = {.batch = j->own,
                                   .h = j->h,
                                   .w = j->w,
                                   .n_ctx = n,
-                                  .ctx = ctx,
-                                  .mask = masked ? mask : NULL,
-                                  .pooled = pooled,
+                                  .ctx = ctx + (st ? 0 : skip * n * d),
+                                  .mask = masked && !st ? mask + skip * n : NULL,
+                                  .pooled = pooled ? pooled + skip * j->e->info.pooled_dim : NULL,
                                   .image_h = (float)(j->h * j->e->info.factor),
                                   .image_w = (float)(j->w * j->e->info.factor)};
     if (!st) st = rung_denoiser_begin(j->e->denoiser, &j->run, &c, err);
@@ -226,14 +232,16 @@ static void draw_noise(void *user, size_t picture, float *out, size_t n) {
     rung_rng_normal(&j->rng[picture], out, n);
 }
 
-/* The sampler's denoiser: both halves of the guidance pair in one call of the network. */
+/* The sampler's denoiser: both halves of the guidance pair in one call of the network, or in one of each of two ranks.
+ */
 static rung_status denoise(void *user, float *out, float *uncond, const float *x, float t, rung_err *err) {
     struct job *j = user;
     const size_t pixels = j->h * j->w, half = j->count * j->n;
     for (size_t i = 0; i < j->count; i++) to_nhwc(j->net_in + i * j->n, x + i * j->n, j->channels, pixels);
-    if (j->guided) memcpy(j->net_in + half, j->net_in, half * sizeof(float));
-    for (size_t i = 0; i < j->nets; i++) j->time[i] = t;
-    RUNG_TRY(rung_denoiser_step(j->run, j->net_out, j->net_in, j->time, err));
+    if (j->own > j->count) memcpy(j->net_in + half, j->net_in, half * sizeof(float));
+    for (size_t i = 0; i < j->own; i++) j->time[i] = t;
+    RUNG_TRY(rung_denoiser_step(j->run, j->net_out + j->own_first * j->n, j->net_in, j->time, err));
+    if (j->own < j->nets) RUNG_TRY(rung_comm_gather_now(j->e->ranks.cfg, j->net_out, half * sizeof(float), err));
     float *cond = j->net_out + (j->guided ? half : 0);
     if (j->guided) rung_guidance(cond, cond, j->net_out, guidance_scale(j), j->first->guidance_rescale, j->count, j->n);
     for (size_t i = 0; i < j->count; i++) {
@@ -314,9 +322,27 @@ static rung_status describe(const struct job *j, size_t picture, rung_image *out
     return write_parameters(j, &j->requests[picture], &out->parameters, err);
 }
 
+/* Ranks that draw a picture together go through the same steps with the same numbers. Prompts are the leader's. */
+static rung_status compare_requests(const struct job *j, rung_err *err) {
+    const rung_request *r = j->first;
+    const uint64_t sizes[] = {j->count, j->h, j->w, (uint64_t)step_count(j), r->rng, r->eta_set, r->n_sigmas};
+    const float reals[] = {guidance_scale(j), r->guidance_rescale, r->eta_set ? r->eta : 0};
+    if (!j->e->ranks.group) return RUNG_OK;
+    uint64_t h = rung_hash(rung_hash(0, sizes, sizeof sizes), reals, sizeof reals);
+    const char *names[] = {r->sampler ? r->sampler : "", r->scheduler ? r->scheduler : ""};
+    for (int i = 0; i < 2; i++) h = rung_hash(h, names[i], strlen(names[i]));
+    h = rung_hash(h, r->sigmas ? r->sigmas : reals, r->n_sigmas * sizeof *r->sigmas);
+    for (size_t i = 0; i < j->count; i++) {
+        h = rung_hash_word(h, j->requests[i].seed);
+        if (j->requests[i].noise) h = rung_hash(h, j->requests[i].noise, j->n * sizeof(float));
+    }
+    return ranks_agree(j->e->ranks.group, h, "request", err);
+}
+
 static rung_status make_pictures(struct job *j, rung_image *images, rung_err *err) {
     const double start = rung_now();
     RUNG_TRY(check_request(j, err));
+    RUNG_TRY(compare_requests(j, err));
     RUNG_TRY(reserve(j, err));
     RUNG_TRY(open_sampler(j, err));
     RUNG_TRY(encode_prompts(j, err));
@@ -326,7 +352,7 @@ static rung_status make_pictures(struct job *j, rung_image *images, rung_err *er
     RUNG_TRY(sample(j, err));
     rung_denoiser_end(&j->run); /* its scratch is the VAE's */
     const double denoised = rung_now();
-    for (size_t i = 0; i < j->count; i++) RUNG_TRY(decode(j, i, &images[i], err));
+    for (size_t i = 0; ranks_lead(&j->e->ranks) && i < j->count; i++) RUNG_TRY(decode(j, i, &images[i], err));
     j->times = (rung_times){encoded - start, denoised - encoded, rung_now() - denoised};
     for (size_t i = 0; i < j->count; i++) RUNG_TRY(describe(j, i, &images[i], err));
     return RUNG_OK;

@@ -46,9 +46,15 @@ typedef struct {
     const rung_lora_option *loras;
     size_t n_loras;
     bool no_text_encoder; /* every request brings its embeddings: the text encoder is not loaded */
+    /* Several ranks (kernels/base/comm.h), borrowed; NULL: this process alone. Every rank opens and generates alike.
+     * tp of them cut the network, cfg = 2 shares out the guidance pair; 0: 1. What is left draws different pictures:
+     * groups of tp * cfg ranks, whose first one gets the picture (the others: no pixels). */
+    struct rung_comm *comm;
+    int tp, cfg;
 } rung_options;
 
-/** RUNG_EIO, RUNG_EFORMAT, RUNG_ESHAPE: the model files; RUNG_EARG: the options; RUNG_ENOMEM, RUNG_EDEVICE. */
+/** RUNG_EIO, RUNG_EFORMAT, RUNG_ESHAPE: the model files; RUNG_EARG: the options; RUNG_ENOMEM, RUNG_EDEVICE;
+ *  RUNG_EPEER: another rank failed, is silent, or has another version or model. */
 rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err);
 void rung_close(rung_engine **e); /* NULL and *e == NULL are fine */
 

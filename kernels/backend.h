@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "kernels/base/arena.h"
+#include "kernels/base/comm.h"
 #include "kernels/base/err.h"
 #include "kernels/base/pool.h"
 #include "kernels/base/tensor.h"
@@ -51,12 +52,12 @@ typedef struct {
     size_t rows_per_sample; /* needed with sample_add or gate; rows of one picture */
 } rung_epilogue;
 
-/* A convolution over x [batch, h, w, ic]. Output [batch, oh, ow, oc], oh = (uh + pad_top + pad_bottom - kh) / stride + 1
- * where uh x uw is the input after the optional nearest-neighbour enlargement. */
+/* A convolution over x [batch, h, w, ic]. Output [batch, oh, ow, oc], oh = (uh + pad_top + pad_bottom - kh) / stride +
+ * 1 where uh x uw is the input after the optional nearest-neighbour enlargement. */
 typedef struct {
     size_t batch, h, w;
-    size_t uh, uw;     /* 0, 0: no enlargement; else x is read as if resized (nearest, source = floor(i * h / uh)) */
-    size_t stride;     /* 1 or 2 ... */
+    size_t uh, uw; /* 0, 0: no enlargement; else x is read as if resized (nearest, source = floor(i * h / uh)) */
+    size_t stride; /* 1 or 2 ... */
     size_t pad_top, pad_left, pad_bottom, pad_right;
     /* Fused input side, the GroupNorm that precedes a convolution: x is read as act(x * in_scale + in_shift), and the
      * padding stays 0. f32 [batch, ic] each, or both NULL. */
@@ -91,7 +92,7 @@ typedef struct rung_backend_ops {
 
     rung_status (*mem_alloc)(rung_backend *be, void **out, size_t bytes, rung_err *err); /* 64-byte aligned */
     void (*mem_free)(rung_backend *be, void *p);
-    void (*upload)(rung_backend *be, void *dst, const void *host_src, size_t bytes); /* host_src is free on return */
+    void (*upload)(rung_backend *be, void *dst, const void *host_src, size_t bytes);   /* host_src is free on return */
     void (*download)(rung_backend *be, void *host_dst, const void *src, size_t bytes); /* complete after sync */
 
     /* Weights. `parts` tensors [n_i, k] are stacked along the rows (fused q, k, v): each of 2 dims, or more dims that
@@ -125,10 +126,10 @@ typedef struct rung_backend_ops {
     void (*group_norm)(rung_backend *be, float *y, const float *x, size_t batch, size_t pixels, size_t ch,
                        size_t groups, const float *w, const float *b, float eps, rung_act act);
     /* The same statistics as the affine that a convolution applies on load: scale, shift f32 [batch, ch]. */
-    void (*group_norm_affine)(rung_backend *be, float *scale, float *shift, const float *x, size_t batch,
-                              size_t pixels, size_t ch, size_t groups, const float *w, const float *b, float eps);
+    void (*group_norm_affine)(rung_backend *be, float *scale, float *shift, const float *x, size_t batch, size_t pixels,
+                              size_t ch, size_t groups, const float *w, const float *b, float eps);
 
-    void (*act)(rung_backend *be, float *y, const float *x, size_t n, rung_act act); /* not GEGLU; y == x allowed */
+    void (*act)(rung_backend *be, float *y, const float *x, size_t n, rung_act act);   /* not GEGLU; y == x allowed */
     void (*add)(rung_backend *be, float *y, const float *a, const float *b, size_t n); /* y may be a or b */
     /* y[r, c] = x[r, c] + row[r % rows_row][c]: position embeddings and tables; y == x allowed */
     void (*add_rows)(rung_backend *be, float *y, const float *x, const float *row, size_t rows, size_t rows_row,
@@ -158,6 +159,7 @@ static inline void rung_backend_close(rung_backend **be) {
 typedef struct {
     rung_backend *be;
     rung_arena *arena;
+    rung_comm *comm; /* NULL: one rank computes alone */
 } rung_exec;
 
 /** An arena in the backend's memory, and its end. */

@@ -71,6 +71,16 @@ static inline void op_unpatchify(const rung_exec *x, float *y, const float *in, 
                                  size_t p, size_t ch) {
     RUNG_OP(x, unpatchify(x->be, y, in, batch, gh, gw, p, ch));
 }
+/* Sums over ranks. A failure stays with the communicator: whoever runs the step asks for it at the end. */
+static inline int exec_ranks(const rung_exec *x) { return x->comm ? x->comm->size : 1; }
+
+static inline void op_reduce(const rung_exec *x, rung_transfer *t, float *buf, size_t n) {
+    *t = 0;
+    if (exec_live(x) && x->comm) (void)rung_comm_reduce(x->comm, t, buf, n, NULL);
+}
+static inline void op_wait(const rung_exec *x, rung_transfer *t) {
+    if (exec_live(x) && x->comm) (void)rung_comm_wait(x->comm, t, NULL);
+}
 static inline void op_upload(const rung_exec *x, void *dst, const void *src, size_t bytes) {
     RUNG_OP(x, upload(x->be, dst, src, bytes));
 }

@@ -1,6 +1,5 @@
 #include "kernels/weight_rows.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,12 +88,7 @@ rung_status weight_stack_of(weight_stack *out, const gemm_part *parts, size_t co
 
 /* Divides a row by the scale that makes its largest element the largest code; that scale. */
 static rung_status normalise(float *row, size_t k, float *scale, rung_err *err) {
-    float top = 1e-12f;
-    for (size_t i = 0; i < k; i++) {
-        if (!isfinite(row[i])) return rung_fail(err, RUNG_EFORMAT, "a weight is %g: six bits cannot hold it", row[i]);
-        top = fmaxf(top, fabsf(row[i]));
-    }
-    *scale = top / RUNG_E3M2_MAX;
+    RUNG_TRY(rung_fp6_row_scale(row, k, scale, err));
     for (size_t i = 0; i < k; i++) row[i] /= *scale;
     return RUNG_OK;
 }

@@ -24,7 +24,7 @@ static float *golden(rung_weights *w, size_t i, const char *what, size_t *shape)
 }
 
 /* The largest difference, as a share of the largest value. */
-static double rel_max(const float *got, const float *ref, size_t n) {
+static inline double rel_max(const float *got, const float *ref, size_t n) {
     double most = 0, top = 0;
     for (size_t i = 0; i < n; i++) {
         const double d = fabs((double)got[i] - ref[i]);
@@ -35,7 +35,7 @@ static double rel_max(const float *got, const float *ref, size_t n) {
 }
 
 /* Case i of the file: two steps of one run. The first, at other timesteps, must leave nothing behind. */
-static int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *worst) {
+static inline int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *worst) {
     size_t xs[4], cs[3], os[4];
     float *x = golden(cases, i, "x", xs);
     if (!x) return 0;
@@ -78,7 +78,7 @@ static int run_case(rung_denoiser *d, rung_weights *cases, size_t i, double *wor
     return 1;
 }
 
-static void run_network(const char *name, unsigned cpu, int threads) {
+static inline void run_network(const char *name, unsigned cpu, int threads) {
     char path[400];
     rung_err err = {0};
     rung_pool *pool = NULL;
@@ -106,7 +106,7 @@ static void run_network(const char *name, unsigned cpu, int threads) {
 }
 
 /* Every level of the processor that the machine has, then the best one with another number of threads. */
-static void run_networks(const char *const *names, size_t n) {
+static inline void run_networks(const char *const *names, size_t n) {
     static const unsigned levels[] = {0, RUNG_CPU_AVX2, RUNG_CPU_AVX2 | RUNG_CPU_AVX512, RUNG_CPU_ALL};
     const unsigned have = rung_cpu_detect();
     for (size_t i = 0; i < n; i++) {
@@ -125,7 +125,7 @@ typedef struct {
 typedef rung_status config_reader(void *out, rung_config *c);
 
 /* Reads `base` with each change in turn. read_ok: the message when the changed config was taken. */
-static void check_bad_configs(const char *base, const bad_config *bad, size_t n, config_reader *read) {
+static inline void check_bad_configs(const char *base, const bad_config *bad, size_t n, config_reader *read) {
     char out[4096];
     for (size_t i = 0; i < n; i++) {
         rung_err err = {0};
@@ -141,7 +141,7 @@ static void check_bad_configs(const char *base, const bad_config *bad, size_t n,
     }
 }
 
-static cJSON *parse_config(const char *base, rung_config *c, rung_err *err) {
+static inline cJSON *parse_config(const char *base, rung_config *c, rung_err *err) {
     cJSON *root = cJSON_Parse(base);
     *c = (rung_config){.root = root, .where = "config.json", .err = err};
     return root;

@@ -74,19 +74,20 @@ static void test_dry_run(rung_backend *be) {
     float out[3] = {0};
     rung_err err = {0};
     rung_arena a = {0};
-    const rung_exec dry = {be, &a};
+    const rung_exec dry = {.be = be, .arena = &a};
     CHECK(add_twice(&dry, in, 3) == NULL && exec_check(&dry, "test", &err) == RUNG_OK && a.peak == 128);
     const size_t need = a.peak;
     CHECK(rung_arena_open(&a, be, need, &err) == RUNG_OK);
-    const rung_exec x = {be, &a};
+    const rung_exec x = {.be = be, .arena = &a};
     float *b = add_twice(&x, in, 3);
     CHECK(exec_check(&x, "test", &err) == RUNG_OK);
     op_download(&x, out, b, sizeof out);
     CHECK(be->ops->sync(be, &err) == RUNG_OK && out[0] == 2 && out[1] == 0 && out[2] == 6);
     rung_arena_close(&a, be);
     CHECK(rung_arena_open(&a, be, need - 1, &err) == RUNG_OK);
-    add_twice(&(rung_exec){be, &a}, in, 3); /* touches nothing once the arena is full */
-    CHECK(exec_check(&(rung_exec){be, &a}, "test", &err) == RUNG_ENOMEM && strstr(err.msg, "test") != NULL);
+    add_twice(&(rung_exec){.be = be, .arena = &a}, in, 3); /* touches nothing once the arena is full */
+    CHECK(exec_check(&(rung_exec){.be = be, .arena = &a}, "test", &err) == RUNG_ENOMEM &&
+          strstr(err.msg, "test") != NULL);
     rung_arena_close(&a, be);
 }
 

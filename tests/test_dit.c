@@ -3,7 +3,8 @@
 #include "tests/denoiser_golden.h"
 #include "unet/dit_config.h"
 
-static const char *const networks[] = {"pixart", "pixart_plain", "pixart_patch", "ladder", "ladder_off"};
+static const char *const networks[] = {"pixart",        "pixart_plain", "pixart_patch", "ladder",  "ladder_off",
+                                       "ladder_hybrid", "ladder_last",  "ladder_none",  "parallel"};
 
 static const char base[] = "{\"num_attention_heads\": 2, \"attention_head_dim\": 12, \"cross_attention_dim\": 24,"
                            "\"caption_channels\": 20, \"sample_size\": 128}";
@@ -57,14 +58,15 @@ static void test_configs(void) {
     dit_config d;
     cJSON *root = parse_config(base, &c, &err);
     CHECK(dit_config_read(&d, &c, "PixArtTransformer2DModel") == RUNG_OK);
-    CHECK(d.size_conditions && d.interpolation_scale == 2 && d.out_channels == 8 && d.width == 24 && !d.ladder);
+    CHECK(d.size_conditions && d.interpolation_scale == 2 && d.out_channels == 8 && d.width == 24 && !d.stale_layers);
     cJSON_Delete(root);
     root = parse_config("{\"out_channels\": null, \"sample_size\": 64}", &c, &err);
     CHECK(dit_config_read(&d, &c, NULL) == RUNG_OK);
     CHECK(d.out_channels == 4 && !d.size_conditions && d.interpolation_scale == 1 && d.caption_dim == 0);
     cJSON_Delete(root);
     root = parse_config("{}", &c, &err);
-    CHECK(dit_config_read(&d, &c, "LadderTransformer2DModel") == RUNG_OK && d.ladder && d.caption_dim == 384);
+    CHECK(dit_config_read(&d, &c, "LadderTransformer2DModel") == RUNG_OK && d.stale_layers == d.layers &&
+          d.caption_dim == 384);
     cJSON_Delete(root);
     _Static_assert(sizeof(dit_config) <= 4096, "check_bad_configs holds one");
     check_bad_configs(base, bad, sizeof bad / sizeof *bad, read_pixart);

@@ -27,6 +27,10 @@ rung_build() {
     rung_packages
     folder="$1/build"
     [ "$2" = release ] || folder="$1/build-$2"
+    # MPI may have come since the folder was configured
+    if command -v mpicc >/dev/null 2>&1 && grep -q 'MPI_C_COMPILER:.*NOTFOUND' "$folder/CMakeCache.txt" 2>/dev/null; then
+        rm -f "$folder/build.ninja"
+    fi
     if ! { [ -f "$folder/build.ninja" ] || (cd "$1" && cmake --preset "$2"); } >/tmp/rung-build.$$ 2>&1 ||
         ! cmake --build "$folder" >>/tmp/rung-build.$$ 2>&1; then
         cat /tmp/rung-build.$$ >&2

@@ -6,28 +6,41 @@
 
 enum { NAME = 160 };
 
+/* Whole heads for this rank, and the projection back from them. */
+static rung_share load_common(attn_layer *a, rung_loader *l, size_t width, size_t heads) {
+    a->width = width;
+    a->head_dim = width / heads;
+    const rung_share own = load_share(l, width, a->head_dim);
+    a->own = own.count;
+    return own;
+}
+
+static void load_out(attn_layer *a, rung_loader *l, rung_share own, const char *prefix) {
+    char name[NAME + 16];
+    snprintf(name, sizeof name, "%sto_out.0", prefix);
+    a->out = load_linear_cols(l, a->width, a->width, own, name);
+}
+
 void attn_load_self(attn_layer *a, rung_loader *l, size_t width, size_t heads, load_bias bias, const char *name) {
     static const char *const names[] = {"to_q", "to_k", "to_v"};
     char prefix[NAME];
-    snprintf(prefix, sizeof prefix, "%s.", name);
-    a->width = width;
-    a->heads = heads;
-    a->qkv = load_linear_stack(l, width, width, bias, prefix, names, 3);
-    a->out = load_linear(l, width, width, LOAD_BIAS, "%s.to_out.0", name);
+    snprintf(prefix, sizeof prefix, "%.140s.", name);
+    const rung_share own = load_common(a, l, width, heads);
+    a->qkv = load_linear_stack_rows(l, width, width, own, bias, prefix, names, 3);
+    load_out(a, l, own, prefix);
 }
 
 void attn_load_cross(attn_layer *a, rung_loader *l, size_t width, size_t heads, size_t context, load_bias bias,
                      const char *name, size_t *kv_width) {
-    static const char *const names[] = {"to_k", "to_v"};
+    static const char *const q_names[] = {"to_q"}, *const names[] = {"to_k", "to_v"};
     char prefix[NAME];
-    snprintf(prefix, sizeof prefix, "%s.", name);
-    a->width = width;
-    a->heads = heads;
-    a->q = load_linear(l, width, width, bias, "%s.to_q", name);
-    a->kv = load_linear_stack(l, width, context, bias, prefix, names, 2);
-    a->out = load_linear(l, width, width, LOAD_BIAS, "%s.to_out.0", name);
+    snprintf(prefix, sizeof prefix, "%.140s.", name);
+    const rung_share own = load_common(a, l, width, heads);
+    a->q = load_linear_stack_rows(l, width, width, own, bias, prefix, q_names, 1);
+    a->kv = load_linear_stack_rows(l, width, context, own, bias, prefix, names, 2);
+    load_out(a, l, own, prefix);
     a->kv_at = *kv_width;
-    *kv_width += 2 * width;
+    *kv_width += 2 * a->own;
 }
 
 static float *text_kv(const attn_layer *a, const network_run *r) {
@@ -40,18 +53,18 @@ void attn_prepare(const rung_exec *x, const attn_layer *a, const network_run *r,
 
 void attn_run(const rung_exec *x, const attn_layer *a, const network_run *r, const attn_io *io) {
     const rung_mark mark = arena_mark(x->arena);
-    const size_t n = a->width, rows = r->batch * io->tokens;
+    const size_t n = a->own, rows = r->batch * io->tokens;
     const bool cross = a->qkv == NULL;
     const size_t q_row = cross ? n : 3 * n, kv_row = cross ? 2 * n : 3 * n, lk = cross ? r->n_ctx : io->tokens;
     float *q = exec_floats(x, rows, q_row);
     float *o = exec_floats(x, rows, n);
-    op_linear(x, q, io->in, n, rows, cross ? a->q : a->qkv, NULL);
+    op_linear(x, q, io->in, a->width, rows, cross ? a->q : a->qkv, NULL);
     if (exec_live(x)) {
         const float *k = cross ? text_kv(a, r) : q + n;
         const rung_attention_args args = {
             .batch = r->batch,
-            .heads = a->heads,
-            .d = n / a->heads,
+            .heads = n / a->head_dim,
+            .d = a->head_dim,
             .lq = io->tokens,
             .lk = lk,
             .q = q,
@@ -66,7 +79,7 @@ void attn_run(const rung_exec *x, const attn_layer *a, const network_run *r, con
             .k_batch = lk * kv_row,
             .v_batch = lk * kv_row,
             .o_batch = io->tokens * n,
-            .scale = (float)(1 / sqrt((double)(n / a->heads))),
+            .scale = (float)(1 / sqrt((double)a->head_dim)),
             .key_bias = io->masked ? r->key_bias : NULL,
         };
         op_attention(x, &args);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 #include "unet/attn_layer.h"
 
@@ -13,7 +14,9 @@ struct rung_denoiser {
     const network_ops *ops;
     void *net;
     rung_denoiser_info info;
-    rung_backend *be; /* borrowed */
+    rung_backend *be; /* borrowed, as is comm; NULL: one rank */
+    rung_comm *comm;
+    uint64_t config_hash;
     rung_weights *weights;
     rung_layers *layers;
 };
@@ -49,6 +52,23 @@ static rung_status find_class(const network_ops **ops, const char *name, const c
 }
 
 rung_status rung_denoiser_open(rung_denoiser **out, rung_model *m, rung_backend *be, rung_store store, rung_err *err) {
+    return rung_denoiser_open_part(out, m, be, store, NULL, err);
+}
+
+/* The config as text: the order of its keys counts, its white space does not. */
+static uint64_t hash_config(const rung_config *c) {
+    char *text = cJSON_PrintUnformatted(c->root);
+    const uint64_t h = rung_hash(0, text ? text : "", text ? strlen(text) : 0);
+    cJSON_free(text);
+    return h;
+}
+
+uint64_t rung_denoiser_hash(const rung_denoiser *d) {
+    return rung_hash_word(d->config_hash, rung_weights_hash(d->weights));
+}
+
+rung_status rung_denoiser_open_part(rung_denoiser **out, rung_model *m, rung_backend *be, rung_store store,
+                                    rung_comm *comm, rung_err *err) {
     *out = NULL;
     const char *part = NULL, *class_name = NULL;
     if (rung_model_has(m, "unet", &class_name))
@@ -66,9 +86,15 @@ rung_status rung_denoiser_open(rung_denoiser **out, rung_model *m, rung_backend 
     rung_denoiser *d = calloc(1, sizeof *d);
     if (!d) return rung_fail(err, RUNG_ENOMEM, "denoiser");
     d->be = be;
+    d->comm = comm;
+    d->config_hash = hash_config(&config);
     RUNG_TRY_GOTO(st, done, find_class(&d->ops, class_name, rung_model_path(m), err));
     RUNG_TRY_GOTO(st, done, rung_model_weights(m, part, &d->weights, err));
     RUNG_TRY_GOTO(st, done, loader_start(&loader, d->weights, be, store, err));
+    if (comm) {
+        loader.rank = comm->rank;
+        loader.ranks = comm->size;
+    }
     st = d->ops->open(&d->net, &d->info, &config, class_name, &loader);
     if (!loader.status) loader.status = st;
     st = loader_finish(&loader, &d->layers);
@@ -108,7 +134,7 @@ static rung_status check_cond(const rung_denoiser *d, const rung_denoiser_cond *
  * arena this finds the size. */
 static rung_status lay_out(rung_denoiser_run *r, const rung_denoiser_cond *c, rung_err *err) {
     const rung_denoiser *d = r->d;
-    const rung_exec x = {d->be, &r->arena};
+    const rung_exec x = {d->be, &r->arena, d->comm};
     RUNG_TRY(attn_key_bias(&x, c, &r->state.key_bias, err));
     RUNG_TRY(d->ops->prepare(d->net, &x, &r->state, c, err));
     r->constant = arena_mark(&r->arena);
@@ -153,9 +179,10 @@ size_t rung_denoiser_run_bytes(const rung_denoiser_run *r) { return r->arena.cap
 
 rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
     const rung_denoiser *d = r->d;
-    const rung_exec e = {d->be, &r->arena};
+    const rung_exec e = {d->be, &r->arena, d->comm};
     arena_rewind(&r->arena, r->constant);
     d->ops->step(d->net, &e, &r->state, out, x, t);
     RUNG_TRY(exec_check(&e, "denoiser step", err));
+    if (d->comm && d->comm->failed.code) return rung_fail(err, d->comm->failed.code, "%s", d->comm->failed.msg);
     return d->be->ops->sync(d->be, err);
 }

@@ -17,6 +17,15 @@ typedef struct {
 
 /** The model's "unet" or "transformer". RUNG_EFORMAT also for a config that asks for what is not built yet: named. */
 rung_status rung_denoiser_open(rung_denoiser **out, rung_model *m, rung_backend *be, rung_store store, rung_err *err);
+
+/** The same over the ranks of `comm`, which is borrowed and on which every rank opens, begins and steps alike; NULL:
+ * one rank. Heads, feed-forward columns and the channels between two convolutions are shared out, and a rank reads its
+ *  share of these weights only; what has fewer heads (or groups) than there are ranks, every rank computes whole. */
+rung_status rung_denoiser_open_part(rung_denoiser **out, rung_model *m, rung_backend *be, rung_store store,
+                                    rung_comm *comm, rung_err *err);
+
+/** What ranks compare before the first step: config and weights (rung_weights_hash). */
+uint64_t rung_denoiser_hash(const rung_denoiser *d);
 void rung_denoiser_close(rung_denoiser **d);
 const rung_denoiser_info *rung_denoiser_describe(const rung_denoiser *d);
 

@@ -6,11 +6,13 @@
 
 #include "unet/attn_layer.h"
 #include "unet/dit_config.h"
+#include "unet/residual.h"
 #include "unet/timestep.h"
 
 typedef struct {
     const float *norm_w[2], *norm_b[2]; /* norm1, norm2; NULL without an affine */
     attn_layer attn1, attn2;
+    size_t ff_own; /* this rank's columns of the 4 * width between the two */
     const rung_linear *ff_in, *ff_out;
     const float *table; /* scale_shift_table f32 [6, width] */
 } dit_block;
@@ -30,6 +32,8 @@ typedef struct {
 /* Rows of a block's modulation, in the order of the checkpoint. */
 enum { SHIFT_ATTN, SCALE_ATTN, GATE_ATTN, SHIFT_FF, SCALE_FF, GATE_FF, MODULATIONS };
 
+enum { MODULES = 3 }; /* of a block: self-attention, cross-attention, feed-forward */
+
 static const float out_norm_eps = 1e-6f; /* not the config's: a constant of the class */
 
 /* ---- loading ---- */
@@ -47,10 +51,25 @@ static void load_block(dit *d, rung_loader *l, size_t i) {
     attn_load_self(&b->attn1, l, n, d->cfg.heads, bias, name);
     snprintf(name, sizeof name, "transformer_blocks.%zu.attn2", i);
     attn_load_cross(&b->attn2, l, n, d->cfg.heads, d->cfg.context_dim, bias, name, &d->kv_width);
-    b->ff_in = load_linear(l, d->cfg.act == RUNG_ACT_GEGLU ? 8 * n : 4 * n, n, LOAD_BIAS,
-                           "transformer_blocks.%zu.ff.net.0.proj", i);
-    b->ff_out = load_linear(l, n, 4 * n, LOAD_BIAS, "transformer_blocks.%zu.ff.net.2", i);
+    const rung_share own = load_share_free(l, 4 * n);
+    b->ff_own = own.count;
+    snprintf(name, sizeof name, "transformer_blocks.%zu.ff.net.0.proj", i);
+    b->ff_in = load_linear_rows(l, 4 * n, n, d->cfg.act == RUNG_ACT_GEGLU ? 2 : 1, own, name);
+    snprintf(name, sizeof name, "transformer_blocks.%zu.ff.net.2", i);
+    b->ff_out = load_linear_cols(l, n, 4 * n, own, name);
     b->table = load_vector(l, MODULATIONS * n, "transformer_blocks.%zu.scale_shift_table", i);
+}
+
+static bool ff_is_cut(const dit *d, const dit_block *b) { return b->ff_own != 4 * d->cfg.width; }
+
+/* One sum of three modules cannot hold parts of one and the whole of another. */
+static void check_parallel(const dit *d, rung_loader *l) {
+    const dit_block *b = d->blocks;
+    if (!d->cfg.parallel || l->ranks == 1 || (attn_is_cut(&b->attn1) && attn_is_cut(&b->attn2) && ff_is_cut(d, b)))
+        return;
+    if (!l->status)
+        l->status = rung_fail(l->err, RUNG_ESHAPE, "%s: \"parallel\" with %zu heads of %zu cannot be cut over %d ranks",
+                              rung_weights_path(l->weights), d->cfg.heads, d->cfg.width / d->cfg.heads, l->ranks);
 }
 
 static rung_status dit_open(void **net, rung_denoiser_info *info, rung_config *c, const char *class_name,
@@ -81,6 +100,7 @@ static rung_status dit_open(void **net, rung_denoiser_info *info, rung_config *c
         d->caption_2 = load_linear(l, n, n, LOAD_BIAS, "caption_projection.linear_2");
     }
     for (size_t i = 0; i < cfg->layers; i++) load_block(d, l, i);
+    check_parallel(d, l);
     d->out_table = load_vector(l, 2 * n, "scale_shift_table");
     d->proj_out = load_linear(l, cfg->patch * cfg->patch * cfg->out_channels, n, LOAD_BIAS, "proj_out");
     return l->status;
@@ -182,24 +202,13 @@ static rung_status dit_prepare(const void *net, const rung_exec *x, network_run 
 
 /* ---- a step ---- */
 
-/* Module i reads `read`, adds to `newest` and writes what becomes the newest stream. Plain: all three are one buffer.
- * Ladder: read = x_{i-2}, newest = x_{i-1}, and x_i takes the place of x_{i-2}, which nobody reads again. */
 typedef struct {
     const dit *d;
     const rung_exec *x;
     const network_run *r;
     size_t tokens, times; /* of one picture; rows of the time embedding: 1 when all pictures share it, else batch */
-    float *newest, *stale;
+    residual stream;
 } dit_pass;
-
-static float *module_reads(const dit_pass *p) { return p->d->cfg.ladder ? p->stale : p->newest; }
-
-static void module_done(dit_pass *p) {
-    if (!p->d->cfg.ladder) return;
-    float *t = p->newest;
-    p->newest = p->stale;
-    p->stale = t;
-}
 
 /* Timestep and size as one vector, and what the blocks make of it: f32 [times, width], [times, 6 * width]. */
 static void time_embedding(dit_pass *p, float *emb, float *modulation, const float *t) {
@@ -223,10 +232,9 @@ static void embed_patches(dit_pass *p, const float *in) {
     float *latents = exec_floats(x, batch * pixels, cfg->in_channels);
     op_upload(x, latents, in, batch * pixels * cfg->in_channels * sizeof *in);
     const rung_conv_args a = {.batch = batch, .h = p->r->h, .w = p->r->w, .stride = cfg->patch};
-    op_conv(x, p->newest, latents, p->d->patch_embed, &a, NULL);
-    op_add_rows(x, p->newest, p->newest, p->r->positions, batch * p->tokens, p->tokens, cfg->width);
-    if (cfg->ladder) /* x_{-2} = x_{-1} = the embedding */
-        op_copy2d(x, p->stale, cfg->width, p->newest, cfg->width, batch * p->tokens, cfg->width);
+    op_conv(x, p->stream.newest, latents, p->d->patch_embed, &a, NULL);
+    op_add_rows(x, p->stream.newest, p->stream.newest, p->r->positions, batch * p->tokens, p->tokens, cfg->width);
+    residual_start(&p->stream);
     arena_rewind(x->arena, mark);
 }
 
@@ -239,50 +247,55 @@ static void modulated_norm(const dit_pass *p, const dit_block *b, int norm, floa
                   m + (size_t)scale * n, m + (size_t)shift * n, p->times == 1 ? 0 : MODULATIONS * n, p->tokens);
 }
 
-static void feed_forward(const dit_pass *p, const dit_block *b, const float *normed, const float *gate) {
+static void feed_forward(const dit_pass *p, const dit_block *b, const residual_io *io, const float *normed,
+                         const float *gate) {
     const rung_exec *x = p->x;
     const size_t n = p->d->cfg.width, rows = p->r->batch * p->tokens;
     const rung_mark mark = arena_mark(x->arena);
-    float *inner = exec_floats(x, rows, 4 * n);
+    float *inner = exec_floats(x, rows, b->ff_own);
     op_linear(x, inner, normed, n, rows, b->ff_in, &(rung_epilogue){.act = p->d->cfg.act});
-    op_linear(x, module_reads(p), inner, 4 * n, rows, b->ff_out,
+    op_linear(x, io->y, inner, b->ff_own, rows, b->ff_out,
               &(rung_epilogue){.gate = gate,
                                .gate_stride = p->times == 1 ? 0 : MODULATIONS * n,
-                               .residual = p->newest,
+                               .residual = io->add,
                                .rows_per_sample = p->tokens});
     arena_rewind(x->arena, mark);
 }
 
-static void run_block(dit_pass *p, const dit_block *b, const float *modulation) {
+/* The gate is applied to a partial sum before it is added up over ranks. */
+static void run_block(dit_pass *p, const dit_block *b, const float *modulation, bool stale) {
     const rung_exec *x = p->x;
-    const size_t n = p->d->cfg.width;
+    const size_t n = p->d->cfg.width, gate_stride = p->times == 1 ? 0 : MODULATIONS * n;
     const rung_mark mark = arena_mark(x->arena);
     float *m = exec_floats(x, p->times, MODULATIONS * n);
     float *normed = exec_floats(x, p->r->batch * p->tokens, n);
     op_add_rows(x, m, modulation, b->table, p->times, 1, MODULATIONS * n);
     const float *gate_attn = m ? m + GATE_ATTN * n : NULL, *gate_ff = m ? m + GATE_FF * n : NULL;
 
-    modulated_norm(p, b, 0, normed, module_reads(p), m, SHIFT_ATTN, SCALE_ATTN);
-    attn_run(x, &b->attn1, p->r,
-             &(attn_io){.y = module_reads(p),
-                        .in = normed,
-                        .residual = p->newest,
-                        .tokens = p->tokens,
-                        .gate = gate_attn,
-                        .gate_stride = p->times == 1 ? 0 : MODULATIONS * n});
-    module_done(p);
-    attn_run(
-        x, &b->attn2, p->r, /* PixArt's cross-attention has no norm and no gate */
-        &(attn_io){
-            .y = module_reads(p), .in = module_reads(p), .residual = p->newest, .tokens = p->tokens, .masked = true});
-    module_done(p);
-    modulated_norm(p, b, 1, normed, module_reads(p), m, SHIFT_FF, SCALE_FF);
-    feed_forward(p, b, normed, gate_ff);
-    module_done(p);
+    residual_io io = residual_begin(&p->stream, stale);
+    modulated_norm(p, b, 0, normed, io.read, m, SHIFT_ATTN, SCALE_ATTN);
+    attn_io attn = {.y = io.y,
+                    .in = normed,
+                    .residual = io.add,
+                    .tokens = p->tokens,
+                    .gate = gate_attn,
+                    .gate_stride = gate_stride};
+    attn_run(x, &b->attn1, p->r, &attn);
+    residual_end(&p->stream, attn_is_cut(&b->attn1));
+
+    io = residual_begin(&p->stream, stale); /* PixArt's cross-attention has no norm and no gate */
+    attn = (attn_io){.y = io.y, .in = io.read, .residual = io.add, .tokens = p->tokens, .masked = true};
+    attn_run(x, &b->attn2, p->r, &attn);
+    residual_end(&p->stream, attn_is_cut(&b->attn2));
+
+    io = residual_begin(&p->stream, stale);
+    modulated_norm(p, b, 1, normed, io.read, m, SHIFT_FF, SCALE_FF);
+    feed_forward(p, b, &io, normed, gate_ff);
+    residual_end(&p->stream, ff_is_cut(p->d, b));
     arena_rewind(x->arena, mark);
 }
 
-static void output(const dit_pass *p, float *out, const float *emb) {
+static void output(dit_pass *p, float *out, const float *emb) {
     const rung_exec *x = p->x;
     const dit_config *cfg = &p->d->cfg;
     const size_t n = cfg->width, rows = p->r->batch * p->tokens, patch = cfg->patch;
@@ -293,8 +306,8 @@ static void output(const dit_pass *p, float *out, const float *emb) {
     float *all = exec_floats(x, pixels, from), *kept = to == from ? all : exec_floats(x, pixels, to);
     op_add_rows(x, shift, emb, p->d->out_table, p->times, 1, n);
     op_add_rows(x, scale, emb, p->d->out_table ? p->d->out_table + n : NULL, p->times, 1, n);
-    op_layer_norm(x, normed, p->newest, rows, n, NULL, NULL, out_norm_eps, scale, shift, p->times == 1 ? 0 : n,
-                  p->tokens);
+    op_layer_norm(x, normed, residual_finish(&p->stream), rows, n, NULL, NULL, out_norm_eps, scale, shift,
+                  p->times == 1 ? 0 : n, p->tokens);
     op_linear(x, patches, normed, n, rows, p->d->proj_out, NULL);
     op_unpatchify(x, all, patches, p->r->batch, p->r->h / patch, p->r->w / patch, patch, from);
     if (to != from) op_copy2d(x, kept, to, all, from, pixels, to);
@@ -311,11 +324,10 @@ static void dit_step(const void *net, const rung_exec *x, const network_run *r, 
                   .tokens = (r->h / d->cfg.patch) * (r->w / d->cfg.patch),
                   .times = timestep_rows(t, r->batch)};
     float *emb = exec_floats(x, p.times, n), *modulation = exec_floats(x, p.times, MODULATIONS * n);
-    p.newest = exec_floats(x, r->batch * p.tokens, n);
-    if (d->cfg.ladder) p.stale = exec_floats(x, r->batch * p.tokens, n);
+    residual_open(&p.stream, x, r->batch * p.tokens, n, d->cfg.stale_layers > 0, d->cfg.parallel ? MODULES : 1);
     time_embedding(&p, emb, modulation, t);
     embed_patches(&p, in);
-    for (size_t i = 0; i < d->cfg.layers; i++) run_block(&p, &d->blocks[i], modulation);
+    for (size_t i = 0; i < d->cfg.layers; i++) run_block(&p, &d->blocks[i], modulation, d->cfg.stale[i]);
     output(&p, out, emb);
 }
 

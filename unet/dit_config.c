@@ -21,6 +21,7 @@ static const config_key keys[] = {
     {"in_channels", KEY_READ},
     {"interpolation_scale", KEY_READ},
     {"ladder", KEY_READ},
+    {"ladder_layers", KEY_READ},
     {"norm_elementwise_affine", KEY_READ},
     {"norm_eps", KEY_READ},
     {"norm_num_groups", KEY_READ},
@@ -31,6 +32,7 @@ static const config_key keys[] = {
     {"num_vector_embeds", KEY_ONLY_NULL},
     {"only_cross_attention", KEY_ONLY_FALSE},
     {"out_channels", KEY_READ},
+    {"parallel", KEY_READ},
     {"patch_size", KEY_READ},
     {"sample_size", KEY_READ},
     {"upcast_attention", KEY_READ},
@@ -62,7 +64,7 @@ static size_t read_nullable(rung_config *c, const char *key, long def, long null
 static void read_sizes(dit_config *d, rung_config *c, const defaults *def) {
     d->in_channels = (size_t)cfg_int(c, "in_channels", def->in, 1, WIDTH_MAX);
     d->out_channels = read_nullable(c, "out_channels", def->out, (long)d->in_channels);
-    d->layers = (size_t)cfg_int(c, "num_layers", def->layers, 1, 1024);
+    d->layers = (size_t)cfg_int(c, "num_layers", def->layers, 1, DIT_LAYERS);
     d->heads = (size_t)cfg_int(c, "num_attention_heads", def->heads, 1, 4096);
     d->width = d->heads * (size_t)cfg_int(c, "attention_head_dim", def->head_dim, 1, 4096);
     d->context_dim = read_nullable(c, "cross_attention_dim", def->cross, 0);
@@ -95,6 +97,34 @@ static void check_sizes(const dit_config *d, rung_config *c) {
                    d->width);
 }
 
+/* "ladder_layers": the last k layers, or a list of layers; without it, all of a ladder. */
+static void read_ladder(dit_config *d, rung_config *c, bool on, bool is_ladder) {
+    static const char layers[] = "ladder_layers";
+    const cJSON *list = cfg_has(c, layers) ? cJSON_GetObjectItemCaseSensitive(c->root, layers) : NULL;
+    const size_t known = size_min(d->layers, DIT_LAYERS);
+    size_t last = on ? known : 0;
+    if (list && !on) cfg_refuse(c, "\"ladder_layers\" is set, but \"ladder\" is not");
+    if (cJSON_IsArray(list)) {
+        const cJSON *v;
+        last = 0;
+        cJSON_ArrayForEach(v, list) {
+            const double i = cJSON_IsNumber(v) ? v->valuedouble : -1;
+            if (!(i >= 0 && i < (double)known && i == (double)(size_t)i)) {
+                cfg_refuse(c, "\"ladder_layers\" holds what is none of the layers 0 to %zu", known - 1);
+                return;
+            }
+            d->stale[(size_t)i] = true;
+        }
+    } else if (list) {
+        last = (size_t)cfg_int(c, layers, 0, 0, (long)known);
+    }
+    for (size_t i = known - size_min(last, known); i < known; i++) d->stale[i] = true;
+    for (size_t i = 0; i < known; i++) d->stale_layers += d->stale[i];
+    d->parallel = cfg_bool(c, "parallel", false);
+    if (d->parallel && (d->stale_layers || !is_ladder))
+        cfg_refuse(c, "\"parallel\" is set, but %s", is_ladder ? "so is \"ladder\"" : "the class does not have it");
+}
+
 rung_status dit_config_read(dit_config *d, rung_config *c, const char *class_name) {
     static const char *const norms[] = {"ada_norm_single"}, *const attention_types[] = {"default"};
     const bool is_ladder = class_name && strcmp(class_name, "LadderTransformer2DModel") == 0;
@@ -107,13 +137,14 @@ rung_status dit_config_read(dit_config *d, rung_config *c, const char *class_nam
     d->norm_affine = cfg_bool(c, "norm_elementwise_affine", false);
     d->eps = (float)cfg_real(c, "norm_eps", 1e-6, 0, 1);
     d->act = read_activation(c);
-    d->ladder = cfg_bool(c, "ladder", def->ladder);
+    const bool ladder_on = cfg_bool(c, "ladder", def->ladder);
     config_word(c, "norm_type", norms, 1, 0);
     config_word(c, "attention_type", attention_types, 1, 0);
-    if (d->ladder && !is_ladder) cfg_refuse(c, "\"ladder\" is set, but the class is not LadderTransformer2DModel");
+    if (ladder_on && !is_ladder) cfg_refuse(c, "\"ladder\" is set, but the class is not LadderTransformer2DModel");
     if (config_present(c, "num_embeds_ada_norm") && !cfg_has(c, "num_embeds_ada_norm"))
         cfg_refuse(c, "\"num_embeds_ada_norm\" is null: ada_norm_single needs it");
     cfg_int(c, "num_embeds_ada_norm", 1000, 1, 1L << 30);
+    read_ladder(d, c, ladder_on, is_ladder);
     check_sizes(d, c);
     return c->status;
 }

@@ -4,6 +4,7 @@
 #include "assets/json.h"
 #include "kernels/backend.h"
 
+enum { DIT_LAYERS = 1024 };
 enum { DIT_TIME = 256 }; /* sinusoids of a timestep, a resolution, an aspect ratio */
 
 typedef struct {
@@ -17,8 +18,10 @@ typedef struct {
     bool size_conditions; /* resolution and aspect ratio join the timestep */
     bool attention_bias, norm_affine;
     float eps;
-    rung_act act; /* of the feed-forward; GEGLU doubles its first layer */
-    bool ladder;  /* every module reads the stream of two modules ago */
+    rung_act act;           /* of the feed-forward; GEGLU doubles its first layer */
+    bool stale[DIT_LAYERS]; /* by layer: its modules read the stream of two modules ago */
+    size_t stale_layers;    /* how many do */
+    bool parallel;          /* a layer's modules read one stream and are added up: for comparison */
 } dit_config;
 
 /** class_name NULL or one that is not LadderTransformer2DModel: PixArt's defaults, and "ladder" must not be set.

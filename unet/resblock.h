@@ -13,13 +13,20 @@ typedef struct {
     size_t times;      /* 1: all pictures share it; else the batch */
 } unet_step;
 
+/* Where layers are cut over ranks: rank 0's partial sum takes the residual along, and then all are added up. */
+static inline const float *unet_residual(const unet_step *s, const float *residual, bool cut) {
+    return cut && s->x->comm && s->x->comm->rank ? NULL : residual;
+}
+void unet_sum(const unet_step *s, float *y, size_t n, bool cut);
+
 typedef struct {
     size_t in, out;
+    rung_share own, own_in; /* this rank's channels between the convolutions, and of the shortcut's input */
     const float *norm1_w, *norm1_b, *norm2_w, *norm2_b;
     const rung_conv *conv1, *conv2;
-    const rung_linear *time;     /* [out or 2 * out, time_dim] */
-    const rung_linear *shortcut; /* NULL: in == out */
-    const float *one_zero;       /* scale_shift: f32 [2 * out], the 1 of (1 + scale) */
+    const rung_linear *time;     /* [own or 2 * own, time_dim] */
+    const rung_linear *shortcut; /* [out, own_in]; NULL: in == out */
+    const float *one_zero;       /* scale_shift: f32 [2 * own], the 1 of (1 + scale) */
 } resblock;
 
 void resblock_load(resblock *b, rung_loader *l, const unet_config *u, size_t in, size_t out, const char *name);

@@ -10,7 +10,7 @@ enum { NAME = 128 };
 static void load_block(transformer_block *b, rung_loader *l, const unet_config *u, const unet_level *v, bool only_cross,
                        const char *name, size_t *kv_width) {
     const size_t n = v->channels;
-    char attn[NAME + 8];
+    char attn[NAME + 16];
     for (int i = 0; i < 3; i++) {
         b->norm_w[i] = load_vector(l, n, "%s.norm%d.weight", name, i + 1);
         b->norm_b[i] = load_vector(l, n, "%s.norm%d.bias", name, i + 1);
@@ -22,8 +22,12 @@ static void load_block(transformer_block *b, rung_loader *l, const unet_config *
         attn_load_self(&b->attn1, l, n, v->heads, LOAD_NO_BIAS, attn);
     snprintf(attn, sizeof attn, "%s.attn2", name);
     attn_load_cross(&b->attn2, l, n, v->heads, u->context_dim, LOAD_NO_BIAS, attn, kv_width);
-    b->ff_in = load_linear(l, 8 * n, n, LOAD_BIAS, "%s.ff.net.0.proj", name);
-    b->ff_out = load_linear(l, n, 4 * n, LOAD_BIAS, "%s.ff.net.2", name);
+    const rung_share own = load_share_free(l, 4 * n);
+    b->ff_own = own.count;
+    snprintf(attn, sizeof attn, "%s.ff.net.0.proj", name);
+    b->ff_in = load_linear_rows(l, 4 * n, n, 2, own, attn);
+    snprintf(attn, sizeof attn, "%s.ff.net.2", name);
+    b->ff_out = load_linear_cols(l, n, 4 * n, own, attn);
 }
 
 void transformer2d_load(transformer2d *t, rung_loader *l, const unet_config *u, const unet_level *v, bool only_cross,
@@ -61,23 +65,38 @@ void transformer2d_prepare(const rung_exec *x, const transformer2d *t, const net
     }
 }
 
+/* h += the feed-forward of `normed`. */
+static void feed_forward(const unet_step *s, const transformer_block *b, float *h, const float *normed, size_t rows,
+                         size_t n) {
+    const rung_exec *x = s->x;
+    const rung_mark mark = arena_mark(x->arena);
+    const bool cut = b->ff_own != 4 * n;
+    float *inner = exec_floats(x, rows, b->ff_own);
+    op_linear(x, inner, normed, n, rows, b->ff_in, &(rung_epilogue){.act = RUNG_ACT_GEGLU});
+    op_linear(x, h, inner, b->ff_own, rows, b->ff_out, &(rung_epilogue){.residual = unet_residual(s, h, cut)});
+    arena_rewind(x->arena, mark);
+    unet_sum(s, h, rows * n, cut);
+}
+
+static void attend(const unet_step *s, const attn_layer *a, attn_io *io) {
+    io->residual = unet_residual(s, io->y, attn_is_cut(a));
+    attn_run(s->x, a, s->run, io);
+    unet_sum(s, io->y, s->run->batch * io->tokens * a->width, attn_is_cut(a));
+}
+
 /* h += each of the three parts in turn; `normed` f32 [rows, n] is scratch. */
 static void run_block(const unet_step *s, const transformer_block *b, float *h, float *normed, size_t pixels,
                       size_t n) {
     const rung_exec *x = s->x;
     const size_t rows = s->run->batch * pixels;
-    attn_io io = {.y = h, .in = normed, .residual = h, .tokens = pixels};
+    attn_io io = {.y = h, .in = normed, .tokens = pixels};
     op_layer_norm(x, normed, h, rows, n, b->norm_w[0], b->norm_b[0], layer_norm_eps, NULL, NULL, 0, 0);
-    attn_run(x, &b->attn1, s->run, &io); /* never masked: diffusers hands attn1 its attention_mask, which is unset */
+    attend(s, &b->attn1, &io); /* never masked: diffusers hands attn1 its attention_mask, which is unset */
     op_layer_norm(x, normed, h, rows, n, b->norm_w[1], b->norm_b[1], layer_norm_eps, NULL, NULL, 0, 0);
     io.masked = true;
-    attn_run(x, &b->attn2, s->run, &io);
+    attend(s, &b->attn2, &io);
     op_layer_norm(x, normed, h, rows, n, b->norm_w[2], b->norm_b[2], layer_norm_eps, NULL, NULL, 0, 0);
-    const rung_mark mark = arena_mark(x->arena);
-    float *inner = exec_floats(x, rows, 4 * n);
-    op_linear(x, inner, normed, n, rows, b->ff_in, &(rung_epilogue){.act = RUNG_ACT_GEGLU});
-    op_linear(x, h, inner, 4 * n, rows, b->ff_out, &(rung_epilogue){.residual = h});
-    arena_rewind(x->arena, mark);
+    feed_forward(s, b, h, normed, rows, n);
 }
 
 void transformer2d_run(const unet_step *s, const transformer2d *t, float *h, size_t pixels) {

@@ -8,6 +8,7 @@
 typedef struct {
     const float *norm_w[3], *norm_b[3];
     attn_layer attn1, attn2; /* attn1 reads the text too under only_cross_attention */
+    size_t ff_own;           /* this rank's columns of the 4 * width between the two */
     const rung_linear *ff_in, *ff_out;
 } transformer_block;
 

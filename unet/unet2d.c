@@ -11,9 +11,10 @@
 /* One block of diffusers: residual blocks, each followed by a transformer or not, then a down- or upsampler or not. */
 typedef struct {
     size_t layers;
-    resblock *res;       /* [layers], owned */
-    transformer2d *attn; /* [layers], owned; NULL: none */
-    const rung_conv *resample;
+    resblock *res;             /* [layers], owned */
+    transformer2d *attn;       /* [layers], owned; NULL: none */
+    const rung_conv *resample; /* over this rank's input channels: a partial sum where they are fewer than all */
+    rung_share own;            /* these channels */
 } stage;
 
 typedef struct {
@@ -55,6 +56,13 @@ static void load_layer(unet2d *u, rung_loader *l, stage *s, const char *block, s
     if (s->attn) transformer2d_load(&s->attn[j], l, &u->cfg, v, only_cross, name, &u->kv_width);
 }
 
+static void load_resample(stage *s, rung_loader *l, size_t n, const char *block, const char *kind) {
+    char name[96];
+    snprintf(name, sizeof name, "%.40s.%s.0.conv", block, kind);
+    s->own = load_share_free(l, n);
+    s->resample = load_conv_cols(l, n, n, 3, 3, s->own, name);
+}
+
 static void load_down(unet2d *u, rung_loader *l, size_t i) {
     const unet_level *v = &u->cfg.level[i];
     const size_t n = v->channels;
@@ -64,7 +72,7 @@ static void load_down(unet2d *u, rung_loader *l, size_t i) {
     if (!stage_alloc(s, l, v->layers, v->down_attn)) return;
     for (size_t j = 0; j < s->layers; j++)
         load_layer(u, l, s, block, j, j == 0 && i > 0 ? u->cfg.level[i - 1].channels : n, i, v->only_cross);
-    if (i + 1 < u->cfg.levels) s->resample = load_conv(l, n, n, 3, 3, "%s.downsamplers.0.conv", block);
+    if (i + 1 < u->cfg.levels) load_resample(s, l, n, block, "downsamplers");
 }
 
 static void load_mid(unet2d *u, rung_loader *l) {
@@ -92,7 +100,7 @@ static void load_up(unet2d *u, rung_loader *l, size_t i) {
     if (!stage_alloc(s, l, v->layers + 1, v->up_attn)) return;
     for (size_t j = 0; j < s->layers; j++)
         load_layer(u, l, s, block, j, (j == 0 ? before : n) + (j + 1 == s->layers ? skip : n), i, v->only_cross);
-    if (i > 0) s->resample = load_conv(l, n, n, 3, 3, "%s.upsamplers.0.conv", block);
+    if (i > 0) load_resample(s, l, n, block, "upsamplers");
 }
 
 static rung_status unet_open(void **net, rung_denoiser_info *info, rung_config *c, const char *class_name,
@@ -300,6 +308,23 @@ static void input_conv(unet_pass *p, const float *in) {
     arena_rewind(x->arena, mark);
 }
 
+/* y = the stage's down- or upsampler of p->cur [batch, h, w, n]. */
+static void resample(unet_pass *p, const stage *s, float *y, const rung_conv_args *a, size_t n, size_t out_pixels) {
+    const rung_exec *x = p->s.x;
+    const size_t batch = p->s.run->batch, rows = batch * a->h * a->w;
+    const bool cut = s->own.count != n;
+    const rung_mark mark = arena_mark(x->arena);
+    const float *in = p->cur;
+    if (cut) { /* a convolution wants its channels side by side */
+        float *own = exec_floats(x, rows, s->own.count);
+        if (exec_live(x)) op_copy2d(x, own, s->own.count, in + s->own.first, n, rows, s->own.count);
+        in = own;
+    }
+    op_conv(x, y, in, s->resample, a, NULL);
+    unet_sum(&p->s, y, batch * out_pixels * n, cut);
+    arena_rewind(x->arena, mark);
+}
+
 static void down_block(unet_pass *p, size_t i) {
     const stage *s = &p->u->down[i];
     const size_t h = p->hs[i], w = p->ws[i], n = p->u->cfg.level[i].channels, pad = p->u->cfg.down_padding;
@@ -319,7 +344,7 @@ static void down_block(unet_pass *p, size_t i) {
                               .pad_left = pad,
                               .pad_bottom = pad ? pad : 1,
                               .pad_right = pad ? pad : 1};
-    op_conv(p->s.x, y, p->cur, s->resample, &a, NULL);
+    resample(p, s, y, &a, n, p->hs[i + 1] * p->ws[i + 1]);
     p->cur = y;
 }
 
@@ -363,7 +388,7 @@ static void up_block(unet_pass *p, size_t i) {
                               .pad_left = 1,
                               .pad_bottom = 1,
                               .pad_right = 1};
-    op_conv(p->s.x, p->spare, p->cur, s->resample, &a, NULL);
+    resample(p, s, p->spare, &a, p->u->cfg.level[i].channels, p->hs[i - 1] * p->ws[i - 1]);
     swap_buffers(p);
     p->cur = p->buf;
 }

@@ -15,6 +15,7 @@ typedef enum {
     RUNG_EARG = -5,       /* the caller asked for something that makes no sense */
     RUNG_EDEVICE = -6,    /* the GPU or its driver */
     RUNG_ECANCELLED = -7, /* the caller's callback said stop */
+    RUNG_EPEER = -8,      /* another rank has failed, does not answer, or works on something else */
 } rung_status;
 
 /* The caller's, zeroed before the first call: rung_err err = {0}. */

@@ -1,5 +1,6 @@
 #include "kernels/base/fp6.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Magnitudes by the low bits; a line holds one or two exponents. */
@@ -57,4 +58,15 @@ void rung_fp5_put(void *stream, size_t i, uint8_t code) {
     const unsigned bit = i % 8 * 5 % 8, w = (unsigned)code << (11 - bit);
     p[0] |= (uint8_t)(w >> 8);
     if (bit > 3) p[1] |= (uint8_t)w;
+}
+
+rung_status rung_fp6_row_scale(const float *row, size_t n, float *scale, rung_err *err) {
+    float top = 1e-12f;
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(row[i]))
+            return rung_fail(err, RUNG_EFORMAT, "a weight is %g: six bits cannot hold it", (double)row[i]);
+        top = fmaxf(top, fabsf(row[i]));
+    }
+    *scale = top / RUNG_E3M2_MAX;
+    return RUNG_OK;
 }

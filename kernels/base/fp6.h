@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/base/err.h"
+
 #define RUNG_E3M2_MAX 28.0f
 #define RUNG_E2M3_MAX 7.5f
 #define RUNG_E3M1_MAX 24.0f
@@ -52,6 +54,9 @@ static inline uint8_t rung_fp5_get(const void *stream, size_t i) {
     const unsigned w = (unsigned)p[byte] << 8 | (bit % 8 > 3 ? p[byte + 1] : 0);
     return (uint8_t)(w >> (11 - bit % 8) & 31);
 }
+
+/** *scale: what makes the largest of row [n] the largest E3M2 code. RUNG_EFORMAT: one is not finite. */
+rung_status rung_fp6_row_scale(const float *row, size_t n, float *scale, rung_err *err);
 
 /** ORs code `i` into a stream whose bytes were 0. */
 void rung_fp6_put(void *stream, size_t i, uint8_t code);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { MAX_THREADS = 512, SPIN = 2000 };
@@ -25,6 +26,8 @@ struct rung_pool {
     int quit;
     rung_task_fn *fn;
     void *arg;
+    rung_poll_fn *poll; /* between the caller's tasks; NULL: none */
+    void *poll_arg;
     size_t tasks;
     atomic_size_t next;
 };
@@ -35,9 +38,11 @@ static inline void relax(void) {
 #endif
 }
 
-static void work(rung_pool *p, void *scratch) {
-    for (size_t i; (i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->tasks;)
+static void work(rung_pool *p, void *scratch, bool caller) {
+    for (size_t i; (i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->tasks;) {
         p->fn(p->arg, i, scratch);
+        if (caller && p->poll) p->poll(p->poll_arg);
+    }
 }
 
 static void *helper(void *arg) {
@@ -46,15 +51,14 @@ static void *helper(void *arg) {
     unsigned seen = 0;
     for (;;) {
         /* Jobs follow each other within microseconds during a step: look a while before sleeping. */
-        for (int i = 0; i < SPIN && atomic_load_explicit(&p->job, memory_order_acquire) == seen; i++)
-            relax();
+        for (int i = 0; i < SPIN && atomic_load_explicit(&p->job, memory_order_acquire) == seen; i++) relax();
         pthread_mutex_lock(&p->lock);
         while (atomic_load(&p->job) == seen && !p->quit) pthread_cond_wait(&p->wake, &p->lock);
         const int quit = p->quit;
         seen = atomic_load(&p->job);
         pthread_mutex_unlock(&p->lock);
         if (quit) return NULL;
-        work(p, w->scratch);
+        work(p, w->scratch, false);
         pthread_mutex_lock(&p->lock);
         if (--p->busy == 0) pthread_cond_signal(&p->idle);
         pthread_mutex_unlock(&p->lock);
@@ -71,7 +75,8 @@ static int processors(void) {
 rung_status rung_pool_open(rung_pool **out, int threads, rung_err *err) {
     *out = NULL;
     if (threads < 0 || threads > MAX_THREADS)
-        return rung_fail(err, RUNG_EARG, "threads is %d, wanted 0 (one for each processor) to %d", threads, MAX_THREADS);
+        return rung_fail(err, RUNG_EARG, "threads is %d, wanted 0 (one for each processor) to %d", threads,
+                         MAX_THREADS);
     rung_pool *p = calloc(1, sizeof *p);
     if (!p) return rung_fail(err, RUNG_ENOMEM, "thread pool: out of memory");
     pthread_mutex_init(&p->caller, NULL);
@@ -121,11 +126,19 @@ void rung_pool_close(rung_pool **pp) {
 
 int rung_pool_threads(const rung_pool *p) { return p->threads; }
 
+void rung_pool_poll(rung_pool *p, rung_poll_fn *poll, void *poll_arg) {
+    p->poll = poll;
+    p->poll_arg = poll_arg;
+}
+
 void rung_pool_run(rung_pool *p, rung_task_fn *fn, void *arg, size_t tasks) {
     if (tasks == 0) return;
     pthread_mutex_lock(&p->caller);
     if (tasks == 1 || p->threads == 1) {
-        for (size_t i = 0; i < tasks; i++) fn(arg, i, p->workers[0].scratch);
+        for (size_t i = 0; i < tasks; i++) {
+            fn(arg, i, p->workers[0].scratch);
+            if (p->poll) p->poll(p->poll_arg);
+        }
     } else {
         pthread_mutex_lock(&p->lock);
         p->fn = fn;
@@ -136,7 +149,7 @@ void rung_pool_run(rung_pool *p, rung_task_fn *fn, void *arg, size_t tasks) {
         atomic_fetch_add_explicit(&p->job, 1, memory_order_release);
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->lock);
-        work(p, p->workers[0].scratch);
+        work(p, p->workers[0].scratch, true);
         pthread_mutex_lock(&p->lock);
         while (p->busy > 0) pthread_cond_wait(&p->idle, &p->lock);
         pthread_mutex_unlock(&p->lock);

@@ -22,6 +22,11 @@ int rung_pool_threads(const rung_pool *p);
  */
 typedef void rung_task_fn(void *arg, size_t task, void *scratch);
 
+/** From now on poll(poll_arg) is called between the tasks of a job by the thread that runs it, for what has to go on
+ *  meanwhile: transfers to other ranks. NULL: nothing is. Not while a job runs. */
+typedef void rung_poll_fn(void *poll_arg);
+void rung_pool_poll(rung_pool *p, rung_poll_fn *poll, void *poll_arg);
+
 /**
  * Runs fn(arg, 0..tasks-1) on all workers, the caller among them, and returns when every task is done. Tasks are
  * taken in order, one at a time. Callers on several threads take turns; a task must not call rung_pool_run.

@@ -21,6 +21,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
+import model as ladder_model  # noqa: E402
 from model import LadderTransformer2DModel  # noqa: E402
 
 CROSS_DOWN, DOWN, CROSS_UP, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
@@ -94,6 +95,46 @@ TRANSFORMERS = {
                    [(1, 8, 8, 6, 700, True)]),
 }
 
+# Which stream the modules of a layer read, written out by hand; x_{i-1} and x_{i-2} are kept throughout.
+LADDER_SMALL = dict(num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32, in_channels=4, out_channels=4,
+                    caption_channels=12, sample_size=8)
+
+
+def hybrid_chain(layers):
+    def chain(x, modules, _):
+        newest = older = x
+        for i, h in enumerate(modules):
+            read = older if i // 3 in layers else newest
+            newest, older = newest + h(read), newest
+        return newest
+    return chain
+
+
+def parallel_chain(x, modules, _):
+    modules = list(modules)
+    for i in range(0, len(modules), 3):
+        x = x + sum(h(x) for h in modules[i:i + 3])
+    return x
+
+
+# name: (layers, what config.json says, the chain)
+LADDERS = {
+    "ladder_hybrid": (5, {"ladder_layers": [1, 3]}, hybrid_chain({1, 3})),
+    "ladder_last": (3, {"ladder_layers": 2}, hybrid_chain({1, 2})),
+    "ladder_none": (2, {"ladder_layers": []}, hybrid_chain(set())),
+    "parallel": (2, {"ladder": False, "parallel": True}, parallel_chain),
+}
+
+
+def write_ladders(root):
+    for name, (layers, keys, chain) in LADDERS.items():
+        torch.manual_seed(0)
+        ladder_model.residual_chain = chain
+        net = LadderTransformer2DModel(num_layers=layers, **LADDER_SMALL)
+        write(root / name, net, "transformer", "rung", [(2, 8, 8, 6, 700, True), (2, 4, 6, 9, [999, 1], True)], 12)
+        file = root / name / "transformer" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **keys}, indent=2) + "\n")
+
 
 def randomise(model):
     """Norms and biases away from 1 and 0; all weights as f16 holds them."""
@@ -166,6 +207,7 @@ def main(root):
         torch.manual_seed(0)
         width = config.get("caption_channels") or config["cross_attention_dim"]
         write(root / name, cls(**config), "transformer", "rung" if "ladder" in name else "diffusers", cases, width)
+    write_ladders(root)
     t = torch.tensor([0, 1, 20.5, 481, 999])
     rows = {f"{dim}.{int(flip)}.{shift}": get_timestep_embedding(t, dim, flip, shift)
             for dim in (2, 5, 32, 320) for flip in (False, True) for shift in (0, 1) if dim // 2 != shift}
