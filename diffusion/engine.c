@@ -35,7 +35,11 @@ static rung_status store_from_name(rung_store *store, const char *type, rung_err
 
 static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err *err) {
     unsigned mask;
-    if (o->backend && strcmp(o->backend, "cuda") == 0) return rung_cuda_backend_open(&e->be, o->device, err);
+    if (o->backend && strcmp(o->backend, "cuda") == 0) {
+        if (e->ranks.group)
+            return rung_fail(err, RUNG_EARG, "backend cuda: several ranks share a picture on the CPU only");
+        return rung_cuda_backend_open(&e->be, o->device, err);
+    }
     if (o->backend && strcmp(o->backend, "cpu") != 0)
         return rung_fail(err, RUNG_EARG, "backend is '%s', wanted cpu or cuda", o->backend);
     RUNG_TRY(rung_cpu_mask(&mask, err));

@@ -4,7 +4,7 @@ rung_status rung_arena_open(rung_arena *a, rung_backend *be, size_t bytes, rung_
     void *base = NULL;
     *a = (rung_arena){0};
     const rung_status st = be->ops->mem_alloc(be, &base, bytes, err);
-    if (st == RUNG_OK) arena_begin(a, base, bytes);
+    if (st == RUNG_OK) arena_begin(a, base, bytes, be->ops->on_device);
     return st;
 }
 

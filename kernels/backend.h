@@ -21,6 +21,7 @@ typedef struct rung_backend rung_backend; /* one device: a CPU with its threads,
 typedef struct rung_linear rung_linear;   /* packed weight [n, k] and bias [n]; opaque, each backend has its own */
 typedef struct rung_conv rung_conv;       /* packed convolution weight and bias */
 typedef struct rung_table rung_table;     /* rows to look up: token and position embeddings */
+typedef struct rung_recording rung_recording; /* a step to play back; see step_begin */
 
 /* What weights are kept as. STORED keeps a 16- or 6-bit tensor as it is (8-bit floats become F16, F64 becomes F32). */
 typedef enum { RUNG_STORE_STORED, RUNG_STORE_F32, RUNG_STORE_F16, RUNG_STORE_BF16, RUNG_STORE_FP6 } rung_store;
@@ -87,6 +88,7 @@ typedef struct {
  * that fails keeps its first error, ignores what follows and reports it at sync. */
 typedef struct rung_backend_ops {
     const char *name;
+    bool on_device; /* its memory is not the host's, its work is done by sync at the latest */
     void (*close)(rung_backend *be);
     rung_status (*sync)(rung_backend *be, rung_err *err); /* all queued work is done; the first device error */
 
@@ -94,6 +96,15 @@ typedef struct rung_backend_ops {
     void (*mem_free)(rung_backend *be, void *p);
     void (*upload)(rung_backend *be, void *dst, const void *host_src, size_t bytes);   /* host_src is free on return */
     void (*download)(rung_backend *be, void *host_dst, const void *src, size_t bytes); /* complete after sync */
+
+    /* A step that is made again and again with the same shapes: a device may record what is queued between step_begin
+     * and step_end and play it back as one (a CUDA graph). The operations are called all the same, so that what the host
+     * computes and uploads is up to date; only uploads and downloads reach the device then. *rec is the caller's, NULL at
+     * first, and ended by recording_close. After step_end gives true nothing was computed: what was recorded did not
+     * fit, and the step has to be made again. All NULL where a backend has nothing to record. */
+    void (*step_begin)(rung_backend *be, rung_recording **rec);
+    bool (*step_end)(rung_backend *be, rung_recording *rec);
+    void (*recording_close)(rung_backend *be, rung_recording **rec);
 
     /* Weights. `parts` tensors [n_i, k] are stacked along the rows (fused q, k, v): each of 2 dims, or more dims that
      * are flattened after the first. bias: NULL, or `parts` pointers to f-dtype [n_i] tensors, each may be NULL. */

@@ -87,4 +87,15 @@ static inline void op_upload(const rung_exec *x, void *dst, const void *src, siz
 static inline void op_download(const rung_exec *x, void *dst, const void *src, size_t bytes) {
     RUNG_OP(x, download(x->be, dst, src, bytes));
 }
+
+/** A step between the two is made again while op_step_end gives true; *rec is the caller's (kernels/backend.h). */
+static inline void op_step_begin(rung_backend *be, rung_recording **rec) {
+    if (be->ops->step_begin) be->ops->step_begin(be, rec);
+}
+static inline bool op_step_end(rung_backend *be, rung_recording *rec) {
+    return be->ops->step_end && be->ops->step_end(be, rec);
+}
+static inline void op_recording_close(rung_backend *be, rung_recording **rec) {
+    if (be->ops->recording_close) be->ops->recording_close(be, rec);
+}
 #endif

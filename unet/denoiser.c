@@ -26,6 +26,7 @@ struct rung_denoiser_run {
     rung_arena arena;
     rung_mark constant; /* what lies below is kept, what lies above is a step's */
     network_run state;
+    rung_recording *recording; /* of a step, where the backend has such */
 };
 
 static const struct {
@@ -169,6 +170,7 @@ done:
 
 void rung_denoiser_end(rung_denoiser_run **r) {
     if (!r || !*r) return;
+    op_recording_close((*r)->d->be, &(*r)->recording);
     rung_arena_close(&(*r)->arena, (*r)->d->be);
     free((*r)->state.host_time);
     free(*r);
@@ -180,8 +182,12 @@ size_t rung_denoiser_run_bytes(const rung_denoiser_run *r) { return r->arena.cap
 rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
     const rung_denoiser *d = r->d;
     const rung_exec e = {d->be, &r->arena, d->comm};
-    arena_rewind(&r->arena, r->constant);
-    d->ops->step(d->net, &e, &r->state, out, x, t);
+    const bool record = !d->comm; /* what ranks say to each other is no part of a recording */
+    do {                          /* once, unless a recording has to be made anew */
+        if (record) op_step_begin(d->be, &r->recording);
+        arena_rewind(&r->arena, r->constant);
+        d->ops->step(d->net, &e, &r->state, out, x, t);
+    } while (record && op_step_end(d->be, r->recording));
     RUNG_TRY(exec_check(&e, "denoiser step", err));
     if (d->comm && d->comm->failed.code) return rung_fail(err, d->comm->failed.code, "%s", d->comm->failed.msg);
     return d->be->ops->sync(d->be, err);

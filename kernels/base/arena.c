@@ -15,14 +15,14 @@
 
 enum { ALIGN = 64 };
 
-void arena_begin(rung_arena *a, void *base, size_t cap) {
-    *a = (rung_arena){.base = base, .cap = cap};
-    if (base) POISON(base, cap);
+void arena_begin(rung_arena *a, void *base, size_t cap, int device) {
+    *a = (rung_arena){.base = base, .cap = cap, .device = device};
+    if (base && !device) POISON(base, cap);
 }
 
 void *arena_end(rung_arena *a) {
     void *base = a->base;
-    if (base) UNPOISON(base, a->cap);
+    if (base && !a->device) UNPOISON(base, a->cap);
     *a = (rung_arena){0};
     return base;
 }
@@ -40,7 +40,7 @@ void *arena_alloc(rung_arena *a, size_t bytes) {
         a->failed = 1;
         return NULL;
     }
-    UNPOISON(a->base + at, bytes);
+    if (!a->device) UNPOISON(a->base + at, bytes);
     return a->base + at;
 }
 
@@ -54,6 +54,6 @@ float *arena_floats(rung_arena *a, size_t rows, size_t cols) {
 }
 
 void arena_rewind(rung_arena *a, rung_mark m) {
-    if (a->base && m < a->used && a->used <= a->cap) POISON(a->base + m, a->used - m);
+    if (a->base && !a->device && m < a->used && a->used <= a->cap) POISON(a->base + m, a->used - m);
     a->used = m;
 }

@@ -11,12 +11,13 @@ typedef struct {
     unsigned char *base; /* 64-byte aligned, host or device memory */
     size_t cap, used, peak;
     int failed; /* an allocation did not fit; stays set */
+    int device; /* a GPU works on it later than the host hands it out: nothing is poisoned */
 } rung_arena;
 
 typedef size_t rung_mark;
 
 /** An arena over the 64-byte aligned [base, base + cap), which stays its owner's. arena_end gives `base` back. */
-void arena_begin(rung_arena *a, void *base, size_t cap);
+void arena_begin(rung_arena *a, void *base, size_t cap, int device);
 void *arena_end(rung_arena *a);
 
 /** 64-byte aligned bytes; NULL in a dry run, and when full (then a->failed is set). */

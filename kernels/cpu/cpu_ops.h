@@ -51,7 +51,5 @@ void cpu_unpatchify(rung_backend *be, float *y, const float *x, size_t batch, si
                     size_t ch);
 
 /* table.c */
-rung_status cpu_table_open(rung_backend *be, rung_table **out, const rung_tensor *t, rung_err *err);
-void cpu_table_close(rung_backend *be, rung_table **t);
 void cpu_lookup(rung_backend *be, float *y, const rung_table *t, const int32_t *ids, size_t rows);
 #endif

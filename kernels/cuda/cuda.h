@@ -16,10 +16,10 @@ typedef struct {
  * driver, or no CUDA in this build: the message says which, in CUDA's own words. */
 rung_status rung_cuda_count(int *count, rung_err *err);
 
-/** RUNG_EARG for an index that is not there. */
+/** RUNG_EDEVICE also for an index that is not there. */
 rung_status rung_cuda_describe(rung_cuda_device *out, int index, rung_err *err);
 
-/** One GPU with a stream of its own. RUNG_EARG, RUNG_EDEVICE (too old a GPU, a library that is missing), RUNG_ENOMEM.
+/** One GPU with a stream of its own. RUNG_EDEVICE (no such GPU, too old a one, a library that is missing), RUNG_ENOMEM.
  */
 rung_status rung_cuda_backend_open(rung_backend **out, int index, rung_err *err);
 #endif

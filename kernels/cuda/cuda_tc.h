@@ -2,7 +2,7 @@
  * cudaGetLastError()'s. Read by C and by the .cu files. All products run on mma.sync m16n8k16 with f32 accumulation. */
 #ifndef RUNG_CUDA_TC_H
 #define RUNG_CUDA_TC_H
-#include <cuda_runtime.h>
+#include <cuda_runtime_api.h>
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -12,13 +12,20 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 
 file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS cuda_host/*.cpp)
 file(GLOB CUDA_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
-set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
+# The backend over stand-ins for the runtime, cuBLASLt and cuDNN; libs.c is in the place of what dlopen finds.
+file(GLOB CUDA_BACKEND CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.c)
+list(REMOVE_ITEM CUDA_BACKEND ${PROJECT_SOURCE_DIR}/kernels/cuda/cuda_absent.c
+     ${PROJECT_SOURCE_DIR}/kernels/cuda/cuda_libs.c)
+list(APPEND CUDA_BACKEND cuda_host/libs.c)
+set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
 
 # cuda-host: the emulation and all kernels, fibers. cuda-host-tsan: the same, a host thread for each CUDA thread.
 function(rung_cuda_host name)
-  add_library(${name} STATIC ${CUDA_HOST_SOURCES} ${CUDA_KERNELS})
+  add_library(${name} STATIC ${CUDA_HOST_SOURCES} ${CUDA_KERNELS} ${CUDA_BACKEND})
   target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/cuda_host)
   target_link_libraries(${name} PUBLIC rung-lib)
+  # the emulated backend, not the one (or none) in librung
+  target_link_options(${name} INTERFACE -Wl,-u,rung_cuda_backend_open)
   target_compile_options(${name} PRIVATE -O2)
 endfunction()
 rung_cuda_host(cuda-host)
@@ -43,6 +50,8 @@ foreach(source ${CUDA_TESTS})
     string(REPLACE "-" "_" program ${program})
     add_executable(${program} ${source})
     target_link_libraries(${program} PRIVATE ${variant} rung-lib)
+    target_compile_definitions(${program} PRIVATE RUNG_TEST_DIR="${CMAKE_CURRENT_SOURCE_DIR}"
+      RUNG_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     add_test(NAME ${program} COMMAND ${program} WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
     set_tests_properties(${program} PROPERTIES TIMEOUT 600 LABELS cuda_emu)
   endforeach()
@@ -60,3 +69,11 @@ if(RUNG_NVCC)
 else()
   message(STATUS "no nvcc: the kernels' registers are not checked")
 endif()
+
+# The program itself over the emulated backend, for tests/cuda_host_cli.sh.
+add_executable(rung-cuda-host ${RUNG_MAIN})
+target_compile_definitions(rung-cuda-host PRIVATE RUNG_VERSION="${PROJECT_VERSION}")
+target_link_libraries(rung-cuda-host PRIVATE cuda-host rung-mpi rung-lib)
+add_test(NAME test_cuda_cli COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda_host_cli.sh $<TARGET_FILE:rung-cuda-host>
+         ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/test_cuda_cli.work)
+set_tests_properties(test_cuda_cli PROPERTIES TIMEOUT 600 LABELS cuda_emu)
