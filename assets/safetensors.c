@@ -229,11 +229,14 @@ const rung_tensor *rung_safetensors_find(const rung_safetensors *s, const char *
 }
 
 void rung_safetensors_release(const rung_safetensors *s, const void *data, size_t bytes) {
+    enum { AROUND = 4 << 20 }; /* a page that is read brings some of its neighbours along, on both sides */
     const unsigned char *p = data;
     if (p < s->map || p >= s->map + s->map_bytes) return;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), at = (size_t)(p - s->map), first = at / page * page;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), at = (size_t)(p - s->map);
+    const size_t first = (at > AROUND ? at - AROUND : 0) / page * page;
+    const size_t end = bytes < s->map_bytes - at ? at + bytes : s->map_bytes;
     /* Advice: a system that does not take it costs memory only. */
-    (void)madvise(s->map + first, size_min(s->map_bytes, at + bytes) - first, MADV_DONTNEED);
+    (void)madvise(s->map + first, end - first, MADV_DONTNEED);
 }
 
 uint64_t rung_safetensors_hash(const rung_safetensors *s) {
