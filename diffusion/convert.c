@@ -70,7 +70,9 @@ static char *request_text(const convert_options *o) {
                 r->width, r->height, r->steps, (double)r->cfg_scale, r->sampler ? r->sampler : "",
                 r->scheduler ? r->scheduler : "", (unsigned long long)r->seed, (int)r->rng, (double)r->eta, r->eta_set,
                 r->clip_skip, r->literal);
-        fprintf(f, "negative %s\nprompts\n%s\n", r->negative_prompt ? r->negative_prompt : "", o->prompts);
+        fprintf(f, "rescale %a, sigmas", (double)r->guidance_rescale);
+        for (size_t i = 0; i < r->n_sigmas; i++) fprintf(f, " %a", (double)r->sigmas[i]);
+        fprintf(f, "\nnegative %s\nprompts\n%s\n", r->negative_prompt ? r->negative_prompt : "", o->prompts);
     }
     if (fclose(f) == 0) return text;
     free(text);

@@ -5,8 +5,8 @@
     quality.py --rung ../build/rung --random WIDTH [--work DIR]                         random weights in SD1.5's geometry
 
 Every setting is converted from the same f32 model, then draws the same prompts and seeds (20 steps, the model's own sampler). A row:
-bytes of weights; 2-norm of the latents' error, relative, median over the pictures; the same of the pixels as root mean square
-of 255. --random: U-Net with WIDTH, 2 WIDTH, 4 WIDTH, 4 WIDTH channels, VAE with a quarter of that, torch's initialisation, seed 0.
+bytes of weights; 2-norm of the latents' error, relative, median over the pictures; root mean square of the
+premultiplied pixels' error, of 255. --random: U-Net with WIDTH, 2 WIDTH, 4 WIDTH, 4 WIDTH channels, VAE with a quarter of that, torch's initialisation, seed 0.
 """
 import argparse, glob, json, os, subprocess
 import numpy as np
@@ -50,7 +50,9 @@ def pictures(args, model, out):
     for i, words in enumerate(asked):
         subprocess.run([args.rung, "-m", model, "-q", "--steps", "20", "-s", str(i), "-o", f"{out}.png", "--save-latents", f"{out}.npy",
                         *words], check=True, stdout=subprocess.DEVNULL)
-        result.append((np.load(f"{out}.npy"), np.asarray(Image.open(f"{out}.png").convert("RGBA")).astype(np.float64)))
+        pixels = np.asarray(Image.open(f"{out}.png").convert("RGBA")).astype(np.float64)
+        pixels[..., :3] *= pixels[..., 3:] / 255        # the colour of what cannot be seen does not count
+        result.append((np.load(f"{out}.npy"), pixels))
     return result
 
 
