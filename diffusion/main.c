@@ -12,6 +12,7 @@
 
 #include "assets/json.h"
 #include "assets/npy.h"
+#include "bench/bench_cuda.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_ladder.h"
 #include "diffusion/batch.h"
@@ -556,6 +557,9 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
         printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g,"
                "\"bytes_each\":%.6g}\n",
                r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps, r->bytes_each);
+    } else if (r->gflops > 0 && r->peak_gflops == 0) {
+        printf("%-44s %-7s %10.4f ms %10.1f GFLOPS %20.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gflops,
+               r->gbps);
     } else if (r->gflops > 0) {
         printf("%-44s %-7s %10.3f ms %8.1f GFLOPS %5.1f%% of peak %7.1f GB/s", r->name, r->isa, 1e3 * r->seconds,
                r->gflops, 100 * r->gflops / r->peak_gflops, r->gbps);
@@ -571,6 +575,8 @@ static rung_status bench(const cli_options *o, rung_err *err) {
     const double seconds_each = 0.3;
     unsigned mask;
     rung_pool *pool;
+    if (o->backend && strcmp(o->backend, "cuda") == 0)
+        return rung_bench_cuda((int)o->device, o->bench_filter, seconds_each, print_bench_row, (void *)o, err);
     RUNG_TRY(rung_cpu_mask(&mask, err));
     RUNG_TRY(rung_pool_open(&pool, (int)o->threads, err));
     const rung_status st = rung_bench_kernels(pool, rung_cpu_detect() & mask, o->bench_filter, seconds_each,

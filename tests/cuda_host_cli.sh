@@ -42,6 +42,11 @@ CUDA_HOST_FAIL=cudnnBackendExecute:2 refused 'CUDNN_STATUS_EXECUTION_FAILED' x
 CUDA_HOST_DEVICES=0 refused 'no CUDA-capable device' x
 CUDA_HOST_DEVICES=0 "$rung" info --devices | grep -q '^no GPU .*no CUDA-capable device' || fail "info without a GPU"
 
+"$rung" bench --backend cuda --json "linear 2x1280x320" >out.txt || fail "bench"
+[ "$(grep -c '"isa":"cuda"' out.txt)" = 4 ] || fail "bench: $(cat out.txt)"
+"$rung" bench --backend cuda nonesuch 2>err.txt && fail "bench: no such shape"
+grep -q nonesuch err.txt || fail "bench nonesuch: $(cat err.txt)"
+
 "$rung" $draw --device 1 -o apple.png "red apple" || fail "no picture on the second device"
 [ -s apple.png ] || fail "no picture"
 exit $failed

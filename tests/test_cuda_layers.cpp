@@ -2,6 +2,10 @@
  * specification. Operands are exact in every type, so that what is left is the order of the sums (1e-5), a result that
  * cuDNN rounds to 16 bits (one part in 2^11 or 2^8), and attention's probabilities in f16. */
 #include "tests/cuda_bed.h"
+extern "C" {
+#include "kernels/base/fp6.h"
+#include "kernels/sparse.h"
+}
 
 static const char *const names[] = {"stored", "f32", "f16", "bf16", "fp6"};
 
@@ -87,6 +91,61 @@ static void test_linear(bed &b) {
             if (s[1] % 2 == 0) {
                 linear_case(b, s[0], s[1], s[2], (rung_store)store, true, {RUNG_ACT_GEGLU, 0});
                 linear_case(b, s[0], s[1], s[2], (rung_store)store, false, {RUNG_ACT_GEGLU, RESIDUAL});
+            }
+        }
+    }
+}
+
+/* Sparse weights: half or nine in ten are 0. f16 numbers go through Tiled-CSL, six-bit codes through bitmap strips. */
+static void sparse_case(bed &b, rung_dtype dtype, size_t m, size_t n, size_t k, float density, const epilogue_case &c) {
+    uint64_t seed = m + n + k;
+    std::vector<uint8_t> bitmap(n * rung_bitmap_bytes(k)), held_codes, codes(k);
+    std::vector<uint16_t> held, words(k);
+    std::vector<size_t> row_at(n + 1);
+    for (size_t r = 0; r < n; r++) {
+        uint8_t *mask = bitmap.data() + r * rung_bitmap_bytes(k);
+        for (size_t i = 0; i < k; i++) {
+            const float v = rnd(&seed) < 2 * density - 1 ? (rnd(&seed) < 0 ? -1.5f : 1.25f) : 0;
+            words[i] = rung_f32_to_f16(v);
+            codes[i] = rung_f32_to_e3m2(v);
+        }
+        std::vector<uint16_t> row(k);
+        std::vector<uint8_t> row_codes(k);
+        const size_t count = dtype == RUNG_F16 ? rung_sparse_pack_words(mask, row.data(), words.data(), k)
+                                               : rung_sparse_pack_codes(mask, row_codes.data(), codes.data(), k);
+        held.insert(held.end(), row.begin(), row.begin() + (long)count);
+        held_codes.insert(held_codes.end(), row_codes.begin(), row_codes.begin() + (long)count);
+        row_at[r + 1] = row_at[r] + count;
+    }
+    std::vector<uint8_t> stream((held_codes.size() + 3) / 4 * 3 + 8);
+    for (size_t i = 0; i < held_codes.size(); i++) rung_fp6_put(stream.data(), i, held_codes[i]);
+    rung_tensor t = tensor_of(dtype, {n, k}, dtype == RUNG_F16 ? (const void *)held.data() : stream.data());
+    t.bitmap = bitmap.data();
+    t.row_at = row_at.data();
+    const rung_tensor *w = &t;
+    same_on_both(b,
+                 {exact_numbers(m * k, &seed), floats(m * n), exact_numbers((m / 3 + 1) * (n + 1), &seed),
+                  exact_numbers(m * n, &seed)},
+                 1, 2e-5f, label("sparse linear", {(size_t)dtype, m, n, k, (size_t)(100 * density)}),
+                 [&](rung_backend *be, const std::vector<float *> &p) {
+                     rung_linear *l = NULL;
+                     rung_err e = {};
+                     const rung_epilogue ep = epilogue_of(c, p[1], p[2], p[3], n, 3);
+                     if (!CHECK(be->ops->linear_open(be, &l, &w, NULL, 1, RUNG_STORE_STORED, &e) == RUNG_OK))
+                         fprintf(stderr, "  %s\n", e.msg);
+                     if (l) be->ops->linear(be, p[1], p[0], k, m, l, &ep);
+                     be->ops->sync(be, NULL);
+                     be->ops->linear_close(be, &l);
+                 });
+}
+
+static void test_sparse(bed &b) {
+    static const size_t shapes[][3] = {{1, 64, 64}, {7, 130, 96}, {40, 65, 200}};
+    for (const auto &s : shapes) {
+        for (float density : {0.1f, 0.3f}) {
+            for (rung_dtype dtype : {RUNG_F16, RUNG_F6_E3M2}) {
+                sparse_case(b, dtype, s[0], s[1], s[2], density, {RUNG_ACT_NONE, 0});
+                sparse_case(b, dtype, s[0], s[1], s[2], density, {RUNG_ACT_SILU, ADD | GATE | RESIDUAL});
             }
         }
     }
@@ -203,6 +262,7 @@ int main() {
     bed b;
     if (!b.gpu) return check_result();
     test_linear(b);
+    test_sparse(b);
     test_rounding(b);
     test_conv(b);
     test_attention(b);

@@ -159,9 +159,10 @@ void cuda_close(rung_backend *be) {
     free(c);
 }
 
-static rung_status check_capability(int index, rung_err *err) {
+static rung_status check_capability(int index, int *multiprocessors, rung_err *err) {
     rung_cuda_device d;
     RUNG_TRY(rung_cuda_describe(&d, index, err));
+    *multiprocessors = d.multiprocessors;
     if (d.major >= OLDEST_MAJOR) return RUNG_OK;
     return rung_fail(err, RUNG_EDEVICE,
                      "CUDA: device %d, %s, has compute capability %d.%d; %d.0 and newer can be used: its bf16 and "
@@ -200,11 +201,13 @@ static rung_status open_parts(cuda_backend *c, rung_err *err) {
 rung_status rung_cuda_backend_open(rung_backend **out, int index, rung_err *err) {
     *out = NULL;
     RUNG_TRY(check_index(index, err));
-    RUNG_TRY(check_capability(index, err));
+    int multiprocessors = 0;
+    RUNG_TRY(check_capability(index, &multiprocessors, err));
     cuda_backend *c = calloc(1, sizeof *c);
     if (!c) return rung_fail(err, RUNG_ENOMEM, "CUDA backend: out of memory");
     c->base.ops = &cuda_operations;
     c->device = index;
+    c->multiprocessors = multiprocessors;
     rung_status st = open_lock(c, err);
     if (st) {
         free(c);

@@ -34,16 +34,6 @@ static void send_stripe(struct packer *p) {
     p->held = 0;
 }
 
-static void put_code(unsigned char *row, size_t k, unsigned code) {
-    unsigned char *g = row + k / 4 * 3;
-    const unsigned shift = 18 - 6 * (k % 4);
-    unsigned v = (unsigned)g[0] << 16 | (unsigned)g[1] << 8 | g[2];
-    v |= code << shift;
-    g[0] = (unsigned char)(v >> 16);
-    g[1] = (unsigned char)(v >> 8);
-    g[2] = (unsigned char)v;
-}
-
 static void put_number(const cuda_matrix *w, unsigned char *row, size_t k, float v) {
     switch (w->dtype) {
     case GEMM_F32:
@@ -56,7 +46,7 @@ static void put_number(const cuda_matrix *w, unsigned char *row, size_t k, float
         ((uint16_t *)row)[k] = rung_f32_to_bf16(v);
         break;
     case GEMM_FP6:
-        put_code(row, k, rung_f32_to_e3m2(v));
+        rung_fp6_put(row, k, rung_f32_to_e3m2(v));
         break;
     }
 }
