@@ -22,7 +22,7 @@ rung_packages() {
         --no-install-recommends $missing; } >&2
 }
 
-# rung_build SOURCE PRESET: quiet unless something fails, and quick when there is nothing to do.
+# rung_build SOURCE PRESET [TARGET]: quiet unless something fails, and quick when there is nothing to do.
 rung_build() {
     rung_packages
     folder="$1/build"
@@ -32,7 +32,7 @@ rung_build() {
         rm -f "$folder/build.ninja"
     fi
     if ! { [ -f "$folder/build.ninja" ] || (cd "$1" && cmake --preset "$2"); } >/tmp/rung-build.$$ 2>&1 ||
-        ! cmake --build "$folder" >>/tmp/rung-build.$$ 2>&1; then
+        ! cmake --build "$folder" --target "${3:-all}" >>/tmp/rung-build.$$ 2>&1; then
         cat /tmp/rung-build.$$ >&2
         rm -f /tmp/rung-build.$$
         exit 1
