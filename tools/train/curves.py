@@ -10,9 +10,9 @@ COLOURS = ("#1f6fb4", "#d1731c", "#3a9a4a", "#8a4fb0")
 
 
 def read_log(path):
-    """[(samples, training loss, held-out loss or None)] of a log."""
+    """[(samples, training loss, held-out loss or None)] of a log, with or without a line of names."""
     with open(path) as f:
-        return [(int(r[1]), float(r[3]), float(r[5]) if len(r) > 5 and r[5] else None) for r in csv.reader(f)]
+        return [(int(r[1]), float(r[3]), float(r[5]) if len(r) > 5 and r[5] else None) for r in csv.reader(f) if r[0].isdigit()]
 
 
 def chart(series):
