@@ -61,16 +61,23 @@ static rung_status check_parts(const gemm_part *parts, size_t count, size_t *n, 
     return RUNG_OK;
 }
 
+static bool fits_e2m3(rung_dtype t) { return t == RUNG_F6_E2M3 || t == RUNG_F5_E2M2; }
+
 /* `--type fp6` asks for six bits a weight: a sparse six-bit tensor has fewer. */
 static void keep_sparse(weight_stack *s, const gemm_part *parts, size_t count, rung_store store) {
+    size_t dense = 0;
     s->values = parts[0].w->dtype;
     if (store != RUNG_STORE_STORED && !(store == RUNG_STORE_FP6 && is_six_bit(s->values))) return;
     for (size_t i = 0; i < count; i++) {
         const rung_tensor *w = parts[i].w;
-        if (!w->bitmap || w->dtype != s->values) return;
-        s->held += w->row_at[w->shape[0]] - w->row_at[0];
+        if (w->dtype != s->values) return;
+        s->held += w->bitmap ? w->row_at[w->shape[0]] - w->row_at[0] : rung_tensor_count(w);
+        dense += !w->bitmap;
     }
-    s->sparse = rung_form_choose(s->values, s->n, s->k, s->held) != RUNG_FORM_DENSE;
+    if (dense) /* E2M3 has no dense form here but f16, twice the size */
+        s->sparse = fits_e2m3(s->values) && store == RUNG_STORE_STORED;
+    else
+        s->sparse = fits_e2m3(s->values) || rung_form_choose(s->values, s->n, s->k, s->held) != RUNG_FORM_DENSE;
 }
 
 rung_status weight_stack_of(weight_stack *out, const gemm_part *parts, size_t count, rung_store store, rung_err *err) {

@@ -303,6 +303,16 @@ static void memory(void) {
     }
     CHECK(gemm_weights_open(&g, &part, 1, RUNG_STORE_F16, 16, &e) == RUNG_OK && !g.sparse && g.dtype == GEMM_F16);
     gemm_weights_close(&g);
+    weight full = make(RUNG_F6_E2M3, (const size_t[]){320, 1280}, 2, 1); /* every element is there: a dense tensor */
+    full.sparse.bitmap = NULL;
+    const gemm_part e2m3 = {&full.sparse, NULL, 1};
+    CHECK(gemm_weights_open(&g, &e2m3, 1, RUNG_STORE_STORED, 16, &e) == RUNG_OK && g.sparse);
+    CHECK((double)sparse_panels_bytes(g.sparse) / (320 * 1280) < 0.89);
+    float row[1280];
+    gemm_weights_row(&g, 5, 0, 1280, row);
+    for (size_t i = 0; i < 1280; i++) CHECK(row[i] * g.scale[5] == full.numbers[5 * 1280 + i]);
+    gemm_weights_close(&g);
+    release(&full);
     const gemm_part mixed[2] = {part, dense};
     CHECK(gemm_weights_open(&g, mixed, 2, RUNG_STORE_STORED, 16, &e) == RUNG_OK && !g.sparse && g.n == 640);
     gemm_weights_close(&g);

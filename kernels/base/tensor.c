@@ -193,7 +193,7 @@ static rung_status decode(const rung_tensor *t, size_t first, size_t n, float *o
     return RUNG_OK;
 }
 
-static bool is_held(const uint8_t *mask, size_t c) { return mask[c / 8] >> c % 8 & 1; }
+static unsigned is_held(const uint8_t *mask, size_t c) { return mask[c / 8] >> c % 8 & 1; }
 
 static size_t held_before(const uint8_t *mask, size_t c) {
     size_t n = 0;
@@ -207,7 +207,12 @@ static rung_status spread(const rung_tensor *t, size_t row, size_t c0, size_t c1
     const size_t before = held_before(mask, c0);
     size_t held = held_before(mask, c1) - before;
     RUNG_TRY(decode(t, t->row_at[row] + before, held, out, err));
-    for (size_t c = c1; c-- > c0;) out[c - c0] = is_held(mask, c) ? out[--held] : 0;
+    for (size_t c = c1; c-- > c0;) { /* nothing to predict: which bits are set is not known before */
+        const size_t bit = is_held(mask, c);
+        held -= bit;
+        const float v = out[held];
+        out[c - c0] = bit ? v : 0;
+    }
     return RUNG_OK;
 }
 

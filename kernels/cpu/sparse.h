@@ -12,7 +12,7 @@
 #include "kernels/cpu/gemm.h"
 
 typedef enum { SPARSE_E3M2, SPARSE_E2M3, SPARSE_F16, SPARSE_BF16 } sparse_values;
-enum { SPARSE_BLOCK = 32, SPARSE_CHUNK = 64, SPARSE_CHUNK_BYTES = 48 };
+enum { SPARSE_BLOCK = 32, SPARSE_CHUNK = 64, SPARSE_CHUNK_BYTES = 48, SPARSE_STEPS = 16 };
 
 struct sparse_panels {
     sparse_values type;
@@ -22,9 +22,10 @@ struct sparse_panels {
     uint32_t *block_at;              /* [panels][blocks]: the block's first value, counted from the panel's first */
     size_t *panel_at;                /* [panels]: the panel's first value, a multiple of SPARSE_CHUNK */
     unsigned char *values;
-    size_t end;          /* of the values, a multiple of SPARSE_CHUNK */
-    float magnitude[32]; /* of the six-bit codes */
-    uint16_t *words;     /* [nr, k]: the panel being filled; NULL once all rows are there */
+    size_t end;                          /* of the values, a multiple of SPARSE_CHUNK */
+    float magnitude[32];                 /* of the six-bit codes */
+    uint8_t code[28 * SPARSE_STEPS + 1]; /* of a magnitude, which is a whole number of 1 / SPARSE_STEPS */
+    uint16_t *words;                     /* [nr, k]: the panel being filled; NULL once all rows are there */
 };
 
 /** For the rows of a sparse stack, which are to be put in order. RUNG_ENOMEM, RUNG_ESHAPE. */
@@ -43,7 +44,9 @@ void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_
 
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
-enum { SPARSE_VECTORS = 4, SPARSE_THIN = 4 }; /* a tile of rows; rows that thin() takes */
+/* A tile of rows in vectors; rows that thin() takes; panels that skip() takes: they share A's rows while those are in
+ * L1. */
+enum { SPARSE_VECTORS = 4, SPARSE_THIN = 4, SPARSE_PANELS = 2 };
 
 typedef struct {
     size_t vl;
@@ -52,11 +55,11 @@ typedef struct {
     /** c [rows, nr] (+)= a [rows, kn] times that; rows <= SPARSE_THIN. */
     void (*thin)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,
                  float *c, size_t ldc, bool add);
-    /** c += W a over the stored weights of panel `panel`, k0 .. k0 + kn. Rows of A in tiles of 4 vl: a [tiles][kn, 4
-     * vl], c [tiles][nr, 4 vl], tiles a_tile and c_tile floats apart; of the last one only the vectors that `rows`
-     * reach. */
-    void (*skip)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, const float *a, size_t a_tile, size_t rows,
-                 float *c, size_t c_tile);
+    /** c += W a over the stored weights of panels `panel` .. + panels, k0 .. k0 + kn; panels <= SPARSE_PANELS. Rows of
+     * A in tiles of 4 vl: a [tiles][kn, 4 vl], c [tiles][panels * nr, 4 vl], tiles a_tile and c_tile floats apart; of
+     * the last one only the vectors that `rows` reach. */
+    void (*skip)(const sparse_panels *s, size_t panel, size_t panels, size_t k0, size_t kn, const float *a,
+                 size_t a_tile, size_t rows, float *c, size_t c_tile);
     /** dst [cols, rows] = src [rows, cols]; rows and cols multiples of 8. */
     void (*transpose)(float *dst, size_t dst_ld, const float *src, size_t src_ld, size_t rows, size_t cols);
 } sparse_kernels;

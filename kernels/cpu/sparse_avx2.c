@@ -46,9 +46,10 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
 static const uint8_t sources[256][8] = {ROWS256(SOURCES)};
 static const uint8_t lanes[256][8] = {ROWS256(LANES)};
 
-VINLINE void held_lanes(uint32_t *out, uint32_t mask, uint32_t first) {
+VINLINE void held_lanes(uint32_t *out, uint32_t mask, const uint32_t step, uint32_t first) {
     const vi lane = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)lanes[mask]));
-    _mm256_storeu_si256((__m256i *)out, _mm256_add_epi32(lane, _mm256_set1_epi32((int)first)));
+    const vi at = _mm256_mullo_epi32(lane, _mm256_set1_epi32((int)step));
+    _mm256_storeu_si256((__m256i *)out, _mm256_add_epi32(at, _mm256_set1_epi32((int)first)));
 }
 
 VINLINE vf spread(uint32_t mask, const float *p) {

@@ -30,10 +30,11 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
 
 VINLINE vf spread(uint32_t mask, const float *p) { return _mm512_maskz_expand_ps((vmask)mask, vf_load(p)); }
 
-VINLINE void held_lanes(uint32_t *out, uint32_t mask, uint32_t first) {
+VINLINE void held_lanes(uint32_t *out, uint32_t mask, const uint32_t step, uint32_t first) {
     const vi lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    _mm512_storeu_si512(
-        out, _mm512_maskz_compress_epi32((vmask)mask, _mm512_add_epi32(lane, _mm512_set1_epi32((int)first))));
+    const vi all =
+        _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32((int)step)), _mm512_set1_epi32((int)first));
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32((vmask)mask, all));
 }
 
 #include "kernels/cpu/sparse_body.inc"

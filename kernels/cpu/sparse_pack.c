@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +8,7 @@
 
 static sparse_values values_of(rung_dtype t) {
     if (t == RUNG_F6_E3M2) return SPARSE_E3M2;
-    if (t == RUNG_F6_E2M3) return SPARSE_E2M3;
+    if (t == RUNG_F6_E2M3 || t == RUNG_F5_E2M2) return SPARSE_E2M3;
     return t == RUNG_F16 ? SPARSE_F16 : SPARSE_BF16;
 }
 
@@ -27,7 +28,8 @@ static void put_value(sparse_panels *s, size_t at, uint16_t word) {
     }
 }
 
-/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. */
+/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. No branch asks which ones are 0:
+ * a 0 is put, which changes nothing, and the next one takes its place. */
 static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
     unsigned char *mask = s->masks + panel * s->k * (s->nr / 8);
     s->panel_at[panel] = at;
@@ -36,9 +38,10 @@ static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const u
             s->block_at[panel * s->blocks + k / SPARSE_BLOCK] = (uint32_t)(at - s->panel_at[panel]);
         for (size_t j = 0; j < columns; j++) {
             const uint16_t word = words[j * s->k + k];
-            if (!word) continue;
-            mask[j / 8] |= (unsigned char)(1u << j % 8);
-            put_value(s, at++, word);
+            const unsigned held = word != 0;
+            mask[j / 8] |= (unsigned char)(held << j % 8);
+            put_value(s, at, word);
+            at += held;
         }
     }
     s->held += at - s->panel_at[panel];
@@ -71,6 +74,7 @@ rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, s
     s->blocks = size_div_up(s->k, SPARSE_BLOCK);
     for (uint8_t c = 0; c < 32; c++)
         s->magnitude[c] = s->type == SPARSE_E2M3 ? rung_e2m3_to_f32(c) : rung_e3m2_to_f32(c);
+    for (uint8_t c = 0; c < 32; c++) s->code[(unsigned)(s->magnitude[c] * SPARSE_STEPS)] = c;
     const rung_status st = allocate(s, stack->held, err);
     if (st)
         sparse_panels_close(&s);
@@ -79,16 +83,16 @@ rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, s
     return st;
 }
 
-/* The numbers are values of the type: nothing is rounded. */
-static uint16_t word_of(sparse_values type, float v) {
-    if (type == SPARSE_E3M2) return rung_f32_to_e3m2(v);
-    if (type == SPARSE_E2M3) return rung_f32_to_e2m3(v);
-    return type == SPARSE_F16 ? rung_f32_to_f16(v) : rung_f32_to_bf16(v);
+/* The numbers are values of the type: nothing is rounded, and of a six-bit one a table knows the code. */
+static uint16_t word_of(const sparse_panels *s, float v) {
+    if (s->type == SPARSE_F16) return rung_f32_to_f16(v);
+    if (s->type == SPARSE_BF16) return rung_f32_to_bf16(v);
+    return (uint16_t)(s->code[(unsigned)(fabsf(v) * SPARSE_STEPS)] | (signbit(v) ? 32 : 0));
 }
 
 void sparse_panels_put(sparse_panels *s, size_t row, const float *numbers) {
     uint16_t *words = s->words + row % s->nr * s->k;
-    for (size_t k = 0; k < s->k; k++) words[k] = word_of(s->type, numbers[k]);
+    for (size_t k = 0; k < s->k; k++) words[k] = word_of(s, numbers[k]);
     if ((row + 1) % s->nr != 0 && row + 1 != s->n) return;
     s->end = pack_panel(s, row / s->nr, row % s->nr + 1, s->words, s->end);
     if (row + 1 < s->n) return;

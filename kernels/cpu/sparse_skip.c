@@ -8,11 +8,13 @@
 enum {
     TILES = 2, /* of rows, in a task: what meets in the inner loop stays in L1 */
     MOST_TILE = 64,
-    MOST_COLS = 512, /* A is transposed once for so many, values and gates together */
-    KB = 1024,       /* k of a block */
-    TURN_KB = 128,   /* ... of which so many are transposed at a time */
+    MOST_COLS = 1024, /* A is transposed once for so many, values and gates together */
+    STORE_COLS = 256, /* ... and so many go through the epilogue at a time */
+    STORE_LD = 2 * STORE_COLS + 32,
+    KB = 512,      /* k of a block */
+    TURN_KB = 128, /* ... of which so many are transposed at a time */
     LDA = TURN_KB + 16,
-    WANTED_TASKS = 8,
+    WANTED_TASKS = 12,
     LEAST_PANELS = 4,
 };
 
@@ -49,15 +51,14 @@ struct work {
     float *a;      /* [tile][LDA] */
     float *across; /* [tiles][KB][tile]: the block of A, transposed */
     float *sums;   /* [tiles][columns of all panels][tile] */
-    float *c;      /* [rows][ld_c]: the sums, rows first */
+    float *c;      /* [tile][STORE_LD]: some of the sums, rows first: values, then gates */
 };
 
 static size_t tiles_of(const struct work *s) { return size_div_up(s->rows, s->j->tile); }
 static size_t columns_of(const struct work *s) { return s->all_panels * s->j->k->nr; }
-static size_t ld_c(const struct work *s) { return columns_of(s) + 16; }
 
 enum { MOST_TOTAL = MOST_COLS + 2 * GEMM_MOST_NR };
-_Static_assert(sizeof(float) * MOST_TILE * (LDA + TILES * (KB + MOST_TOTAL + MOST_TOTAL + 16)) <= RUNG_POOL_SCRATCH,
+_Static_assert(sizeof(float) * MOST_TILE * (LDA + STORE_LD + TILES * (KB + MOST_TOTAL)) <= RUNG_POOL_SCRATCH,
                "a task's scratch");
 
 static void lay_out(struct work *s, void *scratch) {
@@ -88,10 +89,31 @@ static void add_block(const struct work *s) {
     const struct job *j = s->j;
     const size_t nr = j->k->nr;
     for (size_t r = 0; r < s->rows; r += j->tile) turn_tile(s, r, s->across + r * KB);
-    for (size_t p = 0; p < s->all_panels; p++) {
+    for (size_t p = 0; p < s->all_panels;) { /* values, then gates: each panels side by side */
+        const size_t end = p < s->panels ? s->panels : s->all_panels, count = size_min(SPARSE_PANELS, end - p);
         const size_t panel = p < s->panels ? s->col0 / nr + p : s->gate_panel + p - s->panels;
-        j->sk->skip(j->out.w->sparse, panel, s->k0, s->kn, s->across, j->tile * KB, s->rows, s->sums + p * nr * j->tile,
-                    j->tile * columns_of(s));
+        j->sk->skip(j->out.w->sparse, panel, count, s->k0, s->kn, s->across, j->tile * KB, s->rows,
+                    s->sums + p * nr * j->tile, j->tile * columns_of(s));
+        p += count;
+    }
+}
+
+/* The tile's sums from row `row` on, through the epilogue. Gates begin anywhere: the transposition at a multiple of 8.
+ */
+static void store_tile(const struct work *s, size_t row) {
+    enum { UNIT = 8 };
+    const struct job *j = s->j;
+    const float *sums = s->sums + row * columns_of(s);
+    for (size_t c0 = 0; c0 < s->cols; c0 += STORE_COLS) {
+        const size_t cols = size_min(STORE_COLS, s->cols - c0), gate = s->panels * j->k->nr + s->gate_at + c0;
+        const size_t gate0 = gate / UNIT * UNIT, values = size_div_up(cols, UNIT) * UNIT;
+        float *gates = s->c + STORE_COLS;
+        j->sk->transpose(s->c, STORE_LD, sums + c0 * j->tile, j->tile, values, j->tile);
+        if (s->all_panels > s->panels)
+            j->sk->transpose(gates, STORE_LD, sums + gate0 * j->tile, j->tile,
+                             size_div_up(gate + cols - gate0, UNIT) * UNIT, j->tile);
+        j->k->store(&j->out, s->c, gates + (gate - gate0), STORE_LD, s->row0 + row, size_min(j->tile, s->rows - row),
+                    s->col0 + c0, cols);
     }
 }
 
@@ -113,9 +135,7 @@ static void task(void *arg, size_t number, void *scratch) {
         s.kn = size_min(KB, k - s.k0);
         add_block(&s);
     }
-    for (size_t r = 0; r < s.rows; r += j->tile)
-        j->sk->transpose(s.c + r * ld_c(&s), ld_c(&s), s.sums + r * columns_of(&s), j->tile, columns_of(&s), j->tile);
-    j->k->store(&j->out, s.c, s.c + s.panels * nr + s.gate_at, ld_c(&s), s.row0, s.rows, s.col0, s.cols);
+    for (size_t r = 0; r < s.rows; r += j->tile) store_tile(&s, r);
 }
 
 void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src) {
