@@ -167,7 +167,7 @@ static void hub_comm_close(rung_comm *c) { (void)c; }
 /* Rank `rank` of the hub: lives in *c. */
 static rung_comm *hub_join(hub *h, hub_comm *c, int rank) {
     static const rung_comm_ops ops = {"threads", hub_comm_close, hub_reduce, hub_gather, hub_broadcast,
-                                      hub_wait,  hub_progress,   hub_split,  hub_tell};
+                                      hub_wait,  hub_progress,   hub_split,  hub_tell,   NULL};
     *c = (hub_comm){.base = {.ops = &ops, .rank = rank, .size = h->size}, .h = h};
     return &c->base;
 }

@@ -189,6 +189,6 @@ rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x,
         d->ops->step(d->net, &e, &r->state, out, x, t);
     } while (record && op_step_end(d->be, r->recording));
     RUNG_TRY(exec_check(&e, "denoiser step", err));
-    if (d->comm && d->comm->failed.code) return rung_fail(err, d->comm->failed.code, "%s", d->comm->failed.msg);
+    if (d->comm) RUNG_TRY(rung_comm_settle(d->comm, err));
     return d->be->ops->sync(d->be, err);
 }

@@ -39,7 +39,7 @@ static void alone_tell(rung_comm *c, const char *message) { (void)c, (void)messa
 
 rung_status rung_comm_alone_open(rung_comm **out, rung_err *err) {
     static const rung_comm_ops ops = {"alone",    alone_close,    alone_reduce, alone_gather, alone_broadcast,
-                                      alone_wait, alone_progress, alone_split,  alone_tell};
+                                      alone_wait, alone_progress, alone_split,  alone_tell,   NULL};
     *out = calloc(1, sizeof **out);
     if (!*out) return rung_fail(err, RUNG_ENOMEM, "communicator: out of memory");
     **out = (rung_comm){.ops = &ops, .size = 1};
@@ -97,6 +97,11 @@ rung_status rung_comm_wait(rung_comm *c, rung_transfer *t, rung_err *err) {
     const rung_status st = c->ops->wait(c, what, &c->failed);
     c->stats.waited += now() - start;
     return settle(c, st, err);
+}
+
+rung_status rung_comm_settle(rung_comm *c, rung_err *err) {
+    if (c->failed.code || !c->ops->settle) return settle(c, c->failed.code, err);
+    return settle(c, c->ops->settle(c, &c->failed), err);
 }
 
 rung_status rung_comm_gather_now(rung_comm *c, void *all, size_t bytes, rung_err *err) {

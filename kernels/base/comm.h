@@ -36,6 +36,7 @@ typedef struct {
     void (*progress)(rung_comm *c);
     rung_status (*split)(rung_comm *c, rung_comm **out, int group, rung_err *err);
     void (*tell)(rung_comm *c, const char *message);
+    rung_status (*settle)(rung_comm *c, rung_err *err); /* NULL: nothing is ever left queued */
 } rung_comm_ops;
 
 struct rung_comm {
@@ -61,6 +62,9 @@ rung_status rung_comm_gather(rung_comm *c, rung_transfer *t, void *all, size_t b
 rung_status rung_comm_broadcast(rung_comm *c, rung_transfer *t, void *buf, size_t bytes, int root, rung_err *err);
 /** The buffer is the caller's again. *t becomes 0. */
 rung_status rung_comm_wait(rung_comm *c, rung_transfer *t, rung_err *err);
+
+/** What waits have queued on a device has ended, in bounded time: before anything blocks on the device itself. */
+rung_status rung_comm_settle(rung_comm *c, rung_err *err);
 
 /** gather and broadcast with their wait. */
 rung_status rung_comm_gather_now(rung_comm *c, void *all, size_t bytes, rung_err *err);

@@ -294,7 +294,7 @@ static void close_comm(rung_comm *base) {
 }
 
 static const rung_comm_ops mpi_ops = {"mpi",         close_comm, reduce, gather, broadcast,
-                                      wait_transfer, progress,   split,  tell};
+                                      wait_transfer, progress,   split,  tell,   NULL};
 
 bool rung_mpi_built(void) { return true; }
 

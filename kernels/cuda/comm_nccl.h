@@ -1,0 +1,17 @@
+/* kernels/cuda/comm_nccl.h - ranks as GPUs, one a process, over NCCL: NVLink, PCIe or the network below it. Buffers are
+ * device memory. Starting and waiting queue work on streams and return at once: a wait holds up the stream that
+ * computes, not the caller, and NCCL's own kernels move the data meanwhile.
+ *
+ * Compiled where CMake finds NCCL; run so far on host threads only (tests/test_comm_nccl.c), never over several GPUs.
+ */
+#ifndef RUNG_COMM_NCCL_H
+#define RUNG_COMM_NCCL_H
+#include "kernels/base/comm.h"
+
+/**
+ * The ranks of `host`, which is borrowed and brings NCCL's id to all of them, each with the GPU `device`. `compute`:
+ * the cudaStream_t whose kernels write the buffers before a transfer and read them after. `timeout`: seconds that
+ * ops->settle gives what is queued; 0: 120. RUNG_EDEVICE (CUDA's or NCCL's words), RUNG_ENOMEM, RUNG_EPEER.
+ */
+rung_status rung_nccl_open(rung_comm **out, rung_comm *host, int device, void *compute, double timeout, rung_err *err);
+#endif
