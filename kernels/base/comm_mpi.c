@@ -102,13 +102,16 @@ static void tell(rung_comm *c, const char *message) {
 
 /* ---- progress ---- */
 
-/* Under the lock. */
+/* One look moves a fragment of a message at most, over TCP 128 KiB, and the next task may be milliseconds long: a few
+ * looks at each transfer. Under the lock. */
 static void test_all(struct world *w) {
-    int done, seen = 0;
+    enum { LOOKS = 4 };
+    int done = 0, seen = 0;
     for (int i = 0; i < MOST && seen < w->under_way; i++) {
         if (!w->taken[i]) continue;
         seen++;
-        if (w->active[i] != MPI_REQUEST_NULL) MPI_Test(&w->active[i], &done, MPI_STATUS_IGNORE);
+        for (int k = 0; k < LOOKS && w->active[i] != MPI_REQUEST_NULL; k++)
+            MPI_Test(&w->active[i], &done, MPI_STATUS_IGNORE);
     }
 }
 
