@@ -1,6 +1,6 @@
-/* kernels/cuda/comm_nccl.c itself, compiled against tests/nccl_host and run on host threads: transfers, their order on
+/* kernels/nccl/comm_nccl.c itself, compiled against tests/nccl_host and run on host threads: transfers, their order on
  * the streams, and that nothing may be read before its wait. */
-#include "kernels/cuda/comm_nccl.c"
+#include "kernels/nccl/comm_nccl.c"
 #include "tests/check.h"
 
 typedef struct {

@@ -5,7 +5,7 @@
  * written, and the transfer goes on while the rank computes (rung_comm_progress, which a thread pool calls between its
  * tasks). Operations of one communicator are started in the same order on every rank, and may be waited for in any.
  *
- * Implementations: alone (here: one rank, nothing moves), MPI (comm_mpi.h), NCCL (kernels/cuda/comm_nccl.h).
+ * Implementations: alone (here: one rank, nothing moves), MPI (comm_mpi.h), NCCL (kernels/nccl/comm_nccl.h).
  */
 #ifndef RUNG_COMM_H
 #define RUNG_COMM_H

@@ -1,5 +1,5 @@
 #define _POSIX_C_SOURCE 200809L /* clock_gettime, nanosleep */
-#include "kernels/cuda/comm_nccl.h"
+#include "kernels/nccl/comm_nccl.h"
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>

@@ -1,4 +1,4 @@
-/* kernels/cuda/comm_nccl.h - ranks as GPUs, one a process, over NCCL: NVLink, PCIe or the network below it. Buffers are
+/* kernels/nccl/comm_nccl.h - ranks as GPUs, one a process, over NCCL: NVLink, PCIe or the network below it. Buffers are
  * device memory. Starting and waiting queue work on streams and return at once: a wait holds up the stream that
  * computes, not the caller, and NCCL's own kernels move the data meanwhile.
  *
