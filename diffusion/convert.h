@@ -11,7 +11,7 @@ typedef struct {
     double sparsity;              /* 0 <= s < 1: share of the matrices' weights that goes; 0: none */
     const char *prompts;          /* text of a prompt file: prune by activations (Wanda); NULL: by magnitude */
     const rung_request *defaults; /* of those prompts; may be NULL without prompts */
-    const char *const *keep;      /* fnmatch patterns of "part/tensor" that stay in 16 bits and dense */
+    const char *const *keep;      /* fnmatch patterns of "part/tensor" or "tensor" that stay in 16 bits and dense */
     size_t n_keep;
     int threads; /* 0: one for each processor */
     /** Called often; `done` and `total` count tensors; what: "calibrate", "measure", "write". Anything but 0 ends it

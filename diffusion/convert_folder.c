@@ -202,6 +202,7 @@ rung_status convert_folder_open(convert_folder *f, const char *out, const char *
     st = open_state(f, text, err);
 done:
     free(text);
+    if (st && f->lock >= 0 && !f->again) convert_folder_remove(f); /* this call made it */
     if (st) convert_folder_close(f);
     return st;
 }

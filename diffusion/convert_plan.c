@@ -47,14 +47,19 @@ static bool is_tiny_end(const char *name, const rung_tensor *t) {
                             fnmatch("decoder.layers.0.weight", name, 0) == 0 || t->shape[0] <= 4 || t->shape[1] <= 4);
 }
 
+/* A pattern is of "part/name" or of the name alone. */
+static bool is_named(const char *pattern, const char *part, const char *name) {
+    char full[600];
+    snprintf(full, sizeof full, "%s/%s", part, name);
+    return fnmatch(pattern, full, 0) == 0 || fnmatch(pattern, name, 0) == 0;
+}
+
 weight_role weight_role_of(const char *part, const char *name, const rung_tensor *t, const char *const *keep,
                            size_t n_keep) {
     enum { WHOLE = 8 }; /* so many codes are whole bytes, whatever their bits */
-    char full[600];
     if (t->ndim < 2 || rung_tensor_row(t) < 2) return WEIGHT_VECTOR;
-    snprintf(full, sizeof full, "%s/%s", part, name);
     for (size_t i = 0; i < n_keep; i++)
-        if (fnmatch(keep[i], full, 0) == 0) return WEIGHT_KEPT;
+        if (is_named(keep[i], part, name)) return WEIGHT_KEPT;
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if ((!rules[i].part || strcmp(rules[i].part, part) == 0) && fnmatch(rules[i].pattern, name, 0) == 0)
             return rules[i].role == WEIGHT_TABLE && rung_tensor_count(t) % WHOLE ? WEIGHT_END : rules[i].role;
@@ -115,6 +120,17 @@ static rung_status plan_part(convert_plan *p, const char *part, rung_weights *w,
     return RUNG_OK;
 }
 
+/* A pattern that fits nothing is a slip of the pen. */
+static rung_status check_keep(const convert_plan *p, const char *const *keep, size_t n_keep, rung_err *err) {
+    for (size_t k = 0; k < n_keep; k++) {
+        size_t i = 0;
+        while (i < p->count && !is_named(keep[k], p->items[i].part, p->items[i].name)) i++;
+        if (i == p->count)
+            return rung_fail(err, RUNG_EARG, "keep is '%s', which no tensor of the model is called", keep[k]);
+    }
+    return RUNG_OK;
+}
+
 rung_status convert_plan_open(convert_plan *p, rung_model *m, const convert_type *type, const char *const *keep,
                               size_t n_keep, rung_err *err) {
     *p = (convert_plan){0};
@@ -127,7 +143,7 @@ rung_status convert_plan_open(convert_plan *p, rung_model *m, const convert_type
         p->parts[p->n_files] = weight_parts[i];
         RUNG_TRY(plan_part(p, weight_parts[i], p->files[p->n_files++], type, keep, n_keep, err));
     }
-    return RUNG_OK;
+    return check_keep(p, keep, n_keep, err);
 }
 
 void convert_plan_close(convert_plan *p) {

@@ -18,7 +18,7 @@ typedef enum {
 
 const char *weight_role_name(weight_role r);
 
-/** The role of a float tensor of `part` ("unet", "vae", ...). keep: fnmatch patterns of "part/name". */
+/** The role of a float tensor of `part` ("unet", "vae", ...). keep: fnmatch patterns of "part/name", or of the name. */
 weight_role weight_role_of(const char *part, const char *name, const rung_tensor *t, const char *const *keep,
                            size_t n_keep);
 
@@ -64,7 +64,8 @@ typedef struct {
 /** NULL when there is no type of that name. */
 const convert_type *convert_type_find(const char *name);
 
-/** Opens every part's weights and decides on every tensor; sparsity and form are still open. RUNG_EFORMAT ... */
+/** Opens every part's weights and decides on every tensor; sparsity and form are still open. RUNG_EARG: a pattern
+ *  that fits nothing; RUNG_EIO, RUNG_EFORMAT, RUNG_ENOMEM. */
 rung_status convert_plan_open(convert_plan *p, rung_model *m, const convert_type *type, const char *const *keep,
                               size_t n_keep, rung_err *err);
 void convert_plan_close(convert_plan *p); /* a zeroed struct is fine */

@@ -84,7 +84,7 @@ expect 0 '"sparsity":0\.[1-9]' convert "$golden/sd1" sparse-16 --type f16 --spar
 grep -q '"form":"bitmap"' out.txt || fail 'no tensor became a bitmap'
 expect 0 'of it' convert sparse-16 sparse-16-again --type f16
 same sparse-16 sparse-16-again 'a sparse model converted again'
-expect 0 'kept +F16' convert "$golden/sd1" kept --type fp6 --sparsity 0.5 --keep 'unet/*.to_out.*' --keep 'vae/*'
+expect 0 'kept +F16' convert "$golden/sd1" kept --type fp6 --sparsity 0.5 --keep '*.to_out.*' --keep 'vae/*'
 expect 0 'of it' convert "$golden/sd1" threads-1 --type fp6 --sparsity 0.5 -t 1
 same sparse threads-1 'threads change the result'
 "$rung" batch prompts.txt -m sparse -W 32 -H 32 --steps 2 -q -o 'batch/{line}.png' >/dev/null || fail 'batch on a sparse model'
@@ -152,6 +152,7 @@ expect 2 '--type' convert model out
 expect 2 'model and a new folder' convert model --type fp6
 expect 2 'number from' convert model out --type fp6 --sparsity 1
 expect 2 'number from' convert model out --type fp6 --sparsity -0.1
+expect 2 'nonesuch' convert model out --type fp6 --keep 'unet/nonesuch*'
 expect 2 'sparsity above' convert model out --type fp6 --calibrate prompts.txt
 expect 1 'nonesuch' convert model out --type fp6 --sparsity 0.5 --calibrate nonesuch
 echo '--nonesuch 3' >bad.txt
