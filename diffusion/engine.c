@@ -45,6 +45,7 @@ static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err 
     RUNG_TRY(rung_cpu_mask(&mask, err));
     RUNG_TRY(rung_pool_open(&e->pool, o->threads, err));
     if (e->ranks.world) rung_pool_poll(e->pool, rung_comm_progress, e->ranks.world);
+    e->lanes_fit = !e->ranks.world;
     return rung_cpu_backend_open(&e->be, e->pool, rung_cpu_detect() & mask, err);
 }
 
@@ -143,10 +144,39 @@ done:
     return st;
 }
 
+static void close_lanes(rung_engine *e) {
+    for (int i = 0; e->lanes && i < rung_pool_threads(e->pool); i++) {
+        rung_vae_close(&e->lanes[i].vae);
+        rung_backend_close(&e->lanes[i].be);
+        rung_pool_close(&e->lanes[i].pool);
+    }
+    free(e->lanes);
+    e->lanes = NULL;
+}
+
+rung_status engine_open_lanes(rung_engine *e, rung_err *err) {
+    const int n = rung_pool_threads(e->pool);
+    rung_status st = RUNG_OK;
+    unsigned mask;
+    if (e->lanes) return RUNG_OK;
+    RUNG_TRY(rung_cpu_mask(&mask, err));
+    e->lanes = calloc((size_t)n, sizeof *e->lanes);
+    if (!e->lanes) return rung_fail(err, RUNG_ENOMEM, "engine: no memory for %d lanes", n);
+    for (int i = 0; !st && i < n; i++) {
+        engine_lane *l = &e->lanes[i];
+        st = rung_pool_open(&l->pool, 1, err);
+        if (!st) st = rung_cpu_backend_open(&l->be, l->pool, rung_cpu_detect() & mask, err);
+        if (!st) st = rung_vae_share(&l->vae, e->vae, l->be, err);
+    }
+    if (st) close_lanes(e);
+    return st;
+}
+
 void rung_close(rung_engine **ep) {
     rung_engine *e = *ep;
     *ep = NULL;
     if (!e) return;
+    close_lanes(e);
     rung_vae_close(&e->vae);
     rung_denoiser_close(&e->denoiser);
     embed_cache_clear(&e->embeds);

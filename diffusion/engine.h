@@ -10,6 +10,13 @@
 #include "unet/denoiser.h"
 #include "vae/vae.h"
 
+/* One thread's way through a batch: what it computes with, apart from the others. */
+typedef struct {
+    rung_pool *pool; /* of one thread */
+    rung_backend *be;
+    rung_vae *vae;
+} engine_lane;
+
 struct rung_engine {
     ranks ranks;
     rung_pool *pool;
@@ -17,6 +24,8 @@ struct rung_engine {
     rung_model *model;
     rung_textenc *text; /* NULL: every request brings its embeddings, or another rank leads */
     embed_cache embeds;
+    bool lanes_fit;     /* the backend is the CPU */
+    engine_lane *lanes; /* [pool's threads], made when first wanted; NULL: not yet */
     rung_denoiser *denoiser;
     rung_vae *vae;        /* NULL: another rank leads */
     char *scheduler_json; /* text of scheduler_config.json; NULL: none */
@@ -29,6 +38,9 @@ typedef rung_status engine_watch_fn(void *user, rung_backend *be, rung_err *err)
 
 /** rung_open with a look at the backend; watch may be NULL. */
 rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_fn *watch, void *user, rung_err *err);
+
+/** Fills e->lanes. RUNG_ENOMEM; a second call does nothing. */
+rung_status engine_open_lanes(rung_engine *e, rung_err *err);
 
 /** Seconds on a clock that only goes forward. */
 double rung_now(void);

@@ -1,6 +1,8 @@
 /* diffusion/pipeline.c - the road of one picture: tokenize -> encode -> (noise, schedule) -> sampler loop [guidance ->
  * denoiser] -> decode. make_pictures() is the whole of it on one screen. */
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,11 +15,24 @@
 
 enum { MAX_SIDE = 16384, MAX_BATCH = 4096 };
 
+/* Up to this many latent cells a step is too short to be worth two threads' meeting after each operation: a batch of
+ * such pictures goes in lanes, each thread drawing its share alone. A batch gains nothing by size on one thread there.
+ */
+enum { LANE_CELLS = 256, LANE_SCRATCH = 256 << 20 };
+
+/* What the lanes of one call share. */
+struct lanes {
+    pthread_mutex_t encoder; /* the text encoder and its cache */
+    atomic_bool stop;        /* one has failed or was cancelled */
+};
+
 /* One call of rung_generate. Pictures in the sampler's order are [count, C, h, w], as torch draws noise and as .npy
  * files have them; the networks want [.., h, w, C]. */
 struct job {
     rung_engine *e;
-    const rung_request *requests, *first;
+    const engine_lane *lane;              /* NULL: the engine's own threads, all of them */
+    struct lanes *lanes;                  /* NULL: this is the only one */
+    const rung_request *requests, *first; /* first: of the whole batch */
     size_t count;
     size_t h, w, channels, n; /* latents; n = channels * h * w */
     bool guided;
@@ -188,6 +203,7 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
                                   .ctx = ctx + (st ? 0 : skip * n * d),
                                   .mask = masked && !st ? mask + skip * n : NULL,
                                   .pooled = pooled ? pooled + skip * j->e->info.pooled_dim : NULL,
+                                  .be = j->lane ? j->lane->be : NULL,
                                   .image_h = (float)(j->h * j->e->info.factor),
                                   .image_w = (float)(j->w * j->e->info.factor)};
     if (!st) st = rung_denoiser_begin(j->e->denoiser, &j->run, &c, err);
@@ -256,6 +272,8 @@ static rung_status sample(struct job *j, rung_err *err) {
     const rung_request *r = j->first;
     for (int i = 0; i < steps; i++) {
         RUNG_TRY(rung_sampler_step(j->sampler, i, j->latents, denoise, j, draw_noise, j, err));
+        if (j->lanes && atomic_load(&j->lanes->stop)) return rung_fail(err, RUNG_ECANCELLED, "another picture failed");
+        if (j->requests != r) continue; /* the first lane tells */
         if (r->progress && r->progress(r->progress_user, i + 1, steps))
             return rung_fail(err, RUNG_ECANCELLED, "cancelled after step %d of %d", i + 1, steps);
     }
@@ -277,7 +295,7 @@ static rung_status decode(struct job *j, size_t picture, rung_image *out, rung_e
     memcpy(out->latents, j->latents + picture * j->n, j->n * sizeof *out->latents);
     to_nhwc(j->net_in, out->latents, j->channels, j->h * j->w);
     RUNG_TRY_GOTO(st, done,
-                  rung_vae_decode(j->e->vae, image, j->net_in, j->h, j->w,
+                  rung_vae_decode(j->lane ? j->lane->vae : j->e->vae, image, j->net_in, j->h, j->w,
                                   j->first->vae_tiling ? RUNG_TILING_ON : RUNG_TILING_AUTO, err));
     rung_image_bytes(out->pixels, image, height, width, info->image_channels);
     out->width = width;
@@ -339,13 +357,21 @@ static rung_status compare_requests(const struct job *j, rung_err *err) {
     return ranks_agree(j->e->ranks.group, h, "request", err);
 }
 
+static rung_status encode(struct job *j, rung_err *err) {
+    if (!j->lanes) return encode_prompts(j, err);
+    pthread_mutex_lock(&j->lanes->encoder);
+    const rung_status st = encode_prompts(j, err);
+    pthread_mutex_unlock(&j->lanes->encoder);
+    return st;
+}
+
 static rung_status make_pictures(struct job *j, rung_image *images, rung_err *err) {
     const double start = rung_now();
     RUNG_TRY(check_request(j, err));
     RUNG_TRY(compare_requests(j, err));
     RUNG_TRY(reserve(j, err));
     RUNG_TRY(open_sampler(j, err));
-    RUNG_TRY(encode_prompts(j, err));
+    RUNG_TRY(encode(j, err));
     RUNG_TRY(begin_denoiser(j, err));
     const double encoded = rung_now();
     start_noise(j);
@@ -358,22 +384,120 @@ static rung_status make_pictures(struct job *j, rung_image *images, rung_err *er
     return RUNG_OK;
 }
 
+static rung_status run_job(struct job *j, rung_image *images, rung_err *err) {
+    const rung_status st = make_pictures(j, images, err);
+    for (size_t i = 0; j->prompts && i < j->nets; i++) rung_embeds_free(&j->prompts[i]);
+    for (size_t i = 0; st && i < j->count; i++) rung_image_free(&images[i]);
+    rung_denoiser_end(&j->run);
+    rung_sampler_close(&j->sampler);
+    free(j->prompts);
+    free(j->rng);
+    free(j->time);
+    free(j->latents);
+    free(j->net_in);
+    free(j->net_out);
+    if (st && j->lanes) atomic_store(&j->lanes->stop, true);
+    return st;
+}
+
+/* ---- lanes ---- */
+
+/* How many lanes a batch takes; 1: none. */
+static size_t lanes_for(const struct job *j) {
+    struct job probe = *j;
+    const size_t n = j->e->lanes_fit ? (size_t)rung_pool_threads(j->e->pool) : 1;
+    size_t scratch;
+    if (n < 2 || j->count < n || j->first->vae_tiling || check_request(&probe, NULL)) return 1;
+    if (probe.h * probe.w > LANE_CELLS) return 1;
+    scratch = rung_vae_scratch(j->e->vae, probe.h, probe.w, RUNG_TILING_AUTO);
+    return scratch <= LANE_SCRATCH / n ? n : 1;
+}
+
+struct lane_run {
+    struct job job;
+    rung_image *images;
+    rung_status status;
+    rung_err err;
+    pthread_t thread;
+    bool started;
+};
+
+static void *run_lane(void *arg) {
+    struct lane_run *l = arg;
+    l->status = run_job(&l->job, l->images, &l->err);
+    return NULL;
+}
+
+/* The first lane is the caller's thread, which alone calls back. Lanes that get no thread follow there. */
+static rung_status run_lanes(const struct job *whole, size_t n, rung_image *images, rung_err *err) {
+    struct lanes shared = {.stop = false};
+    struct lane_run *l = calloc(n, sizeof *l);
+    rung_status st = RUNG_OK;
+    if (!l) return rung_fail(err, RUNG_ENOMEM, "no memory for %zu lanes", n);
+    pthread_mutex_init(&shared.encoder, NULL);
+    for (size_t i = 0; i < n; i++) {
+        const size_t lo = i * whole->count / n, hi = (i + 1) * whole->count / n;
+        l[i].job = *whole;
+        l[i].job.lane = &whole->e->lanes[i];
+        l[i].job.lanes = &shared;
+        l[i].job.requests = whole->requests + lo;
+        l[i].job.count = hi - lo;
+        l[i].images = images + lo;
+        l[i].started = i > 0 && pthread_create(&l[i].thread, NULL, run_lane, &l[i]) == 0;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!l[i].started) run_lane(&l[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (l[i].started) pthread_join(l[i].thread, NULL);
+        /* what failed, not those that stopped for it */
+        if (l[i].status && (!st || (st == RUNG_ECANCELLED && l[i].status != RUNG_ECANCELLED))) {
+            st = l[i].status;
+            if (err) *err = l[i].err;
+        }
+    }
+    for (size_t i = 0; st && i < whole->count; i++) rung_image_free(&images[i]);
+    pthread_mutex_destroy(&shared.encoder);
+    free(l);
+    return st;
+}
+
+/* ---- one by one ---- */
+
+/* Steps that depend on the picture cannot be a batch's. */
+static bool adapts_to_picture(const rung_request *r) {
+    const rung_sampler_row *row = r->sampler ? rung_sampler_find(r->sampler) : NULL;
+    return row && row->calls == 0;
+}
+
+static rung_status one_by_one(rung_engine *e, const rung_request *requests, size_t count, rung_image *images,
+                              rung_err *err) {
+    rung_status st = RUNG_OK;
+    for (size_t i = 0; !st && i < count; i++) {
+        rung_request r = requests[0]; /* with what is each one's own */
+        r.prompt = requests[i].prompt;
+        r.negative_prompt = requests[i].negative_prompt;
+        r.seed = requests[i].seed;
+        r.noise = requests[i].noise;
+        r.embeds = requests[i].embeds;
+        r.neg_embeds = requests[i].neg_embeds;
+        r.pooled = requests[i].pooled;
+        r.neg_pooled = requests[i].neg_pooled;
+        struct job j = {.e = e, .requests = &r, .first = &r, .count = 1};
+        st = run_job(&j, &images[i], err);
+    }
+    for (size_t i = 0; st && i < count; i++) rung_image_free(&images[i]);
+    return st;
+}
+
 rung_status rung_generate(rung_engine *e, const rung_request *requests, size_t count, rung_image *images,
                           rung_err *err) {
     struct job j = {.e = e, .requests = requests, .first = requests, .count = count};
     memset(images, 0, count * sizeof *images);
-    const rung_status st = make_pictures(&j, images, err);
-    for (size_t i = 0; j.prompts && i < j.nets; i++) rung_embeds_free(&j.prompts[i]);
-    for (size_t i = 0; st && i < count; i++) rung_image_free(&images[i]);
-    rung_denoiser_end(&j.run);
-    rung_sampler_close(&j.sampler);
-    free(j.prompts);
-    free(j.rng);
-    free(j.time);
-    free(j.latents);
-    free(j.net_in);
-    free(j.net_out);
-    return st;
+    if (count > 1 && adapts_to_picture(requests)) return one_by_one(e, requests, count, images, err);
+    const size_t n = lanes_for(&j);
+    if (n < 2) return run_job(&j, images, err);
+    RUNG_TRY(engine_open_lanes(e, err));
+    return run_lanes(&j, n, images, err);
 }
 
 rung_status rung_parameters(rung_engine *e, const rung_request *r, char **text, rung_err *err) {

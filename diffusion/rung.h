@@ -128,7 +128,8 @@ typedef struct {
 
 /**
  * Makes `count` pictures in one batch into images[0..count-1]. The requests may differ in prompts, embeddings, seed and
- * noise; everything else is taken from the first. A picture does not depend on its neighbours.
+ * noise; everything else is taken from the first. A picture does not depend on its neighbours. Small pictures are
+ * drawn side by side, each thread its share; `progress` is called by the caller's thread alone.
  * On error every images[i] is empty.
  */
 rung_status rung_generate(rung_engine *e, const rung_request *requests, size_t count, rung_image *images,

@@ -52,6 +52,17 @@ same a/0003-2-a_cat__the_blue_house-8.png b/0003-2-a_cat__the_blue_house-8.png
 "$rung" $options -s 8 -n "low quality" -o alone.png "a cat, the blue house" >/dev/null
 same alone.png b/0003-2-a_cat__the_blue_house-8.png
 
+# Threads that draw apart, and a sampler whose steps are each picture's own: as if drawn alone
+for i in 1 2 3 4 5 6 7; do echo "--prompt picture $i --seed $i"; done >seven.txt
+for sampler in euler_a dpm_adaptive; do
+    "$rung" batch seven.txt $options --sampler $sampler -t 1 --batch-size 1 -o "one-$sampler/{line}.png" >/dev/null ||
+        fail "$sampler, one by one: exit $?"
+    "$rung" batch seven.txt $options --sampler $sampler -t 3 --batch-size 7 -o "all-$sampler/{line}.png" >/dev/null ||
+        fail "$sampler, together: exit $?"
+    check_manifest all-$sampler 7
+    for picture in one-$sampler/*.png; do same "$picture" "all-$sampler/$(basename "$picture")"; done
+done
+
 # Standard input, JSON events
 echo "a cat" | "$rung" batch - $options --json -o 'c/{seed}.png' >out.txt || fail "standard input: exit $?"
 grep -q '"event":"picture".*"output":"c/42.png"' out.txt || fail "events: $(cat out.txt)"

@@ -23,6 +23,7 @@ struct rung_denoiser {
 
 struct rung_denoiser_run {
     const rung_denoiser *d;
+    rung_backend *be; /* borrowed */
     rung_arena arena;
     rung_mark constant; /* what lies below is kept, what lies above is a step's */
     network_run state;
@@ -135,7 +136,7 @@ static rung_status check_cond(const rung_denoiser *d, const rung_denoiser_cond *
  * arena this finds the size. */
 static rung_status lay_out(rung_denoiser_run *r, const rung_denoiser_cond *c, rung_err *err) {
     const rung_denoiser *d = r->d;
-    const rung_exec x = {d->be, &r->arena, d->comm};
+    const rung_exec x = {r->be, &r->arena, d->comm};
     RUNG_TRY(attn_key_bias(&x, c, &r->state.key_bias, err));
     RUNG_TRY(d->ops->prepare(d->net, &x, &r->state, c, err));
     r->constant = arena_mark(&r->arena);
@@ -150,6 +151,7 @@ rung_status rung_denoiser_begin(rung_denoiser *d, rung_denoiser_run **out, const
     rung_denoiser_run *r = calloc(1, sizeof *r);
     if (!r) return rung_fail(err, RUNG_ENOMEM, "denoiser run");
     r->d = d;
+    r->be = c->be ? c->be : d->be;
     r->state = (network_run){.batch = c->batch, .h = c->h, .w = c->w, .n_ctx = c->n_ctx};
     r->state.host_time = calloc(c->batch * d->ops->time_in(d->net), sizeof *r->state.host_time);
     if (!r->state.host_time) {
@@ -159,9 +161,9 @@ rung_status rung_denoiser_begin(rung_denoiser *d, rung_denoiser_run **out, const
     RUNG_TRY_GOTO(st, done, lay_out(r, c, err));
     const size_t bytes = r->arena.peak;
     r->arena = (rung_arena){0};
-    RUNG_TRY_GOTO(st, done, rung_arena_open(&r->arena, d->be, bytes, err));
+    RUNG_TRY_GOTO(st, done, rung_arena_open(&r->arena, r->be, bytes, err));
     RUNG_TRY_GOTO(st, done, lay_out(r, c, err));
-    st = d->be->ops->sync(d->be, err);
+    st = r->be->ops->sync(r->be, err);
 done:
     if (st) rung_denoiser_end(&r);
     *out = r;
@@ -170,8 +172,8 @@ done:
 
 void rung_denoiser_end(rung_denoiser_run **r) {
     if (!r || !*r) return;
-    op_recording_close((*r)->d->be, &(*r)->recording);
-    rung_arena_close(&(*r)->arena, (*r)->d->be);
+    op_recording_close((*r)->be, &(*r)->recording);
+    rung_arena_close(&(*r)->arena, (*r)->be);
     free((*r)->state.host_time);
     free(*r);
     *r = NULL;
@@ -181,14 +183,14 @@ size_t rung_denoiser_run_bytes(const rung_denoiser_run *r) { return r->arena.cap
 
 rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
     const rung_denoiser *d = r->d;
-    const rung_exec e = {d->be, &r->arena, d->comm};
+    const rung_exec e = {r->be, &r->arena, d->comm};
     const bool record = !d->comm; /* what ranks say to each other is no part of a recording */
     do {                          /* once, unless a recording has to be made anew */
-        if (record) op_step_begin(d->be, &r->recording);
+        if (record) op_step_begin(r->be, &r->recording);
         arena_rewind(&r->arena, r->constant);
         d->ops->step(d->net, &e, &r->state, out, x, t);
-    } while (record && op_step_end(d->be, r->recording));
+    } while (record && op_step_end(r->be, r->recording));
     RUNG_TRY(exec_check(&e, "denoiser step", err));
     if (d->comm) RUNG_TRY(rung_comm_settle(d->comm, err));
-    return d->be->ops->sync(d->be, err);
+    return r->be->ops->sync(r->be, err);
 }

@@ -37,6 +37,7 @@ typedef struct {
     const float *ctx;          /* f32 [batch, n_ctx, context_dim] */
     const unsigned char *mask; /* [batch, n_ctx], 1 real, 0 padding: -10000 on its scores; NULL: all real */
     const float *pooled;       /* f32 [batch, pooled_dim]; NULL where pooled_dim is 0 */
+    rung_backend *be;          /* what computes: another CPU backend of the same features; NULL: the denoiser's own */
     float image_h, image_w;    /* pixels: a condition of PixArt (sometimes) and of SDXL (no crop); else not read */
 } rung_denoiser_cond;
 

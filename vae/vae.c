@@ -14,6 +14,7 @@ struct rung_vae {
     rung_backend *be; /* borrowed */
     rung_weights *weights;
     vae_decoder *decoder;
+    bool shared;                                        /* weights and decoder are another's */
     float scale[VAE_MAX_LATENT], shift[VAE_MAX_LATENT]; /* what the sampler's latents are multiplied by, then plus */
     size_t scratch_limit;                               /* of RUNG_TILING_AUTO */
     /* Kept from one decode to the next of the same size: */
@@ -98,10 +99,21 @@ static void forget_size(rung_vae *v) {
 void rung_vae_close(rung_vae **v) {
     if (!*v) return;
     forget_size(*v);
-    if ((*v)->decoder) (*v)->decoder->close((*v)->decoder);
-    rung_weights_close(&(*v)->weights);
+    if ((*v)->decoder && !(*v)->shared) (*v)->decoder->close((*v)->decoder);
+    if (!(*v)->shared) rung_weights_close(&(*v)->weights);
     free(*v);
     *v = NULL;
+}
+
+rung_status rung_vae_share(rung_vae **out, const rung_vae *of, rung_backend *be, rung_err *err) {
+    rung_vae *v = *out = malloc(sizeof *v);
+    if (!v) return rung_fail(err, RUNG_ENOMEM, "vae: no memory");
+    *v = *of;
+    v->be = be;
+    v->shared = true;
+    v->run = (vae_run){0};
+    v->latents = NULL;
+    return RUNG_OK;
 }
 
 const rung_vae_info *rung_vae_describe(const rung_vae *v) { return &v->decoder->info; }

@@ -17,6 +17,9 @@ typedef struct {
  *  asks for what is not built is refused by its key. RUNG_EFORMAT, RUNG_ESHAPE, RUNG_ENOMEM. `be` is borrowed. */
 rung_status rung_vae_open(rung_vae **out, rung_model *m, rung_backend *be, rung_store store, rung_err *err);
 void rung_vae_close(rung_vae **v);
+/** A second rung_vae over the layers of `of`, with scratch of its own, so that two threads can decode at once (whole
+ *  pictures: strips share the layers' statistics). `be`: another CPU backend of the same features. `of` outlives it. */
+rung_status rung_vae_share(rung_vae **out, const rung_vae *of, rung_backend *be, rung_err *err);
 const rung_vae_info *rung_vae_describe(const rung_vae *v);
 
 /* ON saves memory: all levels but the smallest are computed in strips of rows, with the norms' statistics taken over
