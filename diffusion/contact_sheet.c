@@ -17,6 +17,7 @@ enum {
     LEAST_TILE = 9 * ADVANCE,
     GAP = 12,
     FRAME = 3,             /* around the nearest of a column */
+    DESCENT = 2,           /* dots that letters with a tail stand lower */
     MOST_PIXELS = 1 << 27, /* then pictures are made smaller, too */
     PAPER = 255,
 };
@@ -52,9 +53,11 @@ static void write_text(struct sheet *s, size_t x, size_t y, const uint8_t *colou
         const unsigned char ch = (unsigned char)*text;
         if ((ch & 0xc0) == 0x80) continue;
         const uint8_t *glyph = font_glyph(ch < ' ' ? ' ' : ch);
+        const size_t drop = strchr("gpqy", ch) ? DESCENT : 0;
         for (size_t j = 0; j < FONT_H; j++)
             for (size_t i = 0; i < FONT_W; i++)
-                if (glyph[j] >> (FONT_W - 1 - i) & 1) fill(s, x + i * SCALE, y + j * SCALE, SCALE, SCALE, colour);
+                if (glyph[j] >> (FONT_W - 1 - i) & 1)
+                    fill(s, x + i * SCALE, y + (j + drop) * SCALE, SCALE, SCALE, colour);
         x += ADVANCE;
     }
 }

@@ -48,7 +48,7 @@ static const option_row rows[] = {
     {"scheduler", 0, TEXT, AT(scheduler), 0, 0, 0, "NAME", "noise schedule: the model's own, or one of the list below"},
     {"sigmas", 0, REALS, AT(sigmas), 0, 0, FLT_MAX, "A,B,C", "a noise schedule of your own, falling"},
     {"prompts", 0, TEXT, AT(prompt_file), 0, 0, 0, "FILE", "compare: a prompt file, in the form of batch"},
-    {"default", 0, FLAG, AT(preset), 0, 0, 0, NULL, "compare: the prompts that come with it"},
+    {"default", 0, FLAG, AT(preset), 0, 0, 0, NULL, "compare: over the prompt that comes with it"},
     {"reference", 0, TEXT, AT(reference), 0, 0, 0, "NAME:N",
      "compare: sampler and steps to measure against (dpm++2m:200)"},
     {"eta", 0, REAL, AT(eta), AT(eta_set), 0, 100, "X", "noise that a sampler adds back (the sampler's own)"},
