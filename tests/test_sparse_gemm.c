@@ -259,13 +259,15 @@ static void convolution(const conv_case *c) {
         const unsigned cpu = i ? levels[i - 1] : 0;
         if (cpu & ~rung_cpu_detect()) continue;
         for (int t = 0; t < (i ? POOLS : 1); t++) {
-            cpu_backend be = {.pool = pools[t], .cpu = cpu};
+            rung_backend *be;
             rung_err e = {0};
             rung_conv *l;
-            if (!CHECK(cpu_conv_open(&be.base, &l, i ? &w.sparse : &w.dense, NULL, RUNG_STORE_STORED, &e) == RUNG_OK))
-                continue;
-            cpu_conv(&be.base, y.p, x.p, l, &a, NULL);
-            cpu_conv_close(&be.base, &l);
+            if (!CHECK(rung_cpu_backend_open(&be, pools[t], cpu, &e) == RUNG_OK)) continue;
+            const rung_tensor *tensor = i ? &w.sparse : &w.dense;
+            if (CHECK(cpu_conv_open(be, &l, tensor, NULL, RUNG_STORE_STORED, &e) == RUNG_OK))
+                cpu_conv(be, y.p, x.p, l, &a, NULL);
+            cpu_conv_close(be, &l);
+            rung_backend_close(&be);
             if (t == 0) memcpy(i ? first : want, y.p, count * sizeof *want);
             const double error = rel_l2(y.p, want, count);
             if (!CHECK(error <= c->tolerance) || !CHECK(!i || memcmp(first, y.p, count * sizeof *first) == 0))

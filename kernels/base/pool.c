@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "kernels/base/pages.h"
+
 enum { MAX_THREADS = 512, SPIN = 2000 };
 
 struct worker {
@@ -89,7 +91,7 @@ rung_status rung_pool_open(rung_pool **out, int threads, rung_err *err) {
     for (int i = 0; i < p->threads; i++) {
         struct worker *w = &p->workers[i];
         w->pool = p;
-        w->scratch = aligned_alloc(64, RUNG_POOL_SCRATCH);
+        w->scratch = rung_pages_alloc(RUNG_POOL_SCRATCH);
         if (!w->scratch) goto nomem;
         if (i == 0) continue; /* worker 0 is whoever calls rung_pool_run */
         if (pthread_create(&w->thread, NULL, helper, w) != 0) {

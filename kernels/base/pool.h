@@ -8,7 +8,7 @@
 typedef struct rung_pool rung_pool;
 
 /** Every worker owns this much 64-byte aligned scratch, allocated once: packed tiles, softmax rows, panels. */
-enum { RUNG_POOL_SCRATCH = 4 << 20 };
+enum { RUNG_POOL_SCRATCH = 8 << 20 };
 
 /** `threads` >= 1 counts the calling thread. 0 means one for each processor that this process may use. */
 rung_status rung_pool_open(rung_pool **out, int threads, rung_err *err);

@@ -1,13 +1,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/size.h"
+#include "kernels/base/pages.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/row_table.h"
 
-enum { ALIGN = 64 };
-
-static void backend_close(rung_backend *be) { free(cpu_of(be)); }
+static void backend_close(rung_backend *be) {
+    free(cpu_of(be)->room);
+    pthread_mutex_destroy(&cpu_of(be)->room_lock);
+    free(cpu_of(be));
+}
 
 /* Every operation has ended when its function returns. */
 static rung_status backend_sync(rung_backend *be, rung_err *err) {
@@ -17,8 +19,7 @@ static rung_status backend_sync(rung_backend *be, rung_err *err) {
 
 static rung_status backend_alloc(rung_backend *be, void **out, size_t bytes, rung_err *err) {
     (void)be;
-    *out = NULL;
-    if (bytes <= PTRDIFF_MAX - ALIGN) *out = aligned_alloc(ALIGN, size_max(size_div_up(bytes, ALIGN), 1) * ALIGN);
+    *out = rung_pages_alloc(bytes);
     return *out ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "out of memory: %zu bytes wanted", bytes);
 }
 
@@ -66,6 +67,14 @@ rung_status rung_cpu_backend_open(rung_backend **out, rung_pool *pool, unsigned 
     cpu_backend *be = calloc(1, sizeof *be);
     if (!be) return rung_fail(err, RUNG_ENOMEM, "CPU backend: out of memory");
     *be = (cpu_backend){.base = {&cpu_table}, .pool = pool, .cpu = cpu};
+    be->room = rung_pages_alloc(WINO_ROOM * sizeof *be->room);
+    if (!be->room) {
+        free(be);
+        return rung_fail(err, RUNG_ENOMEM, "CPU backend: out of memory");
+    }
+    pthread_mutex_init(&be->room_lock, NULL);
     *out = &be->base;
     return RUNG_OK;
 }
+
+void rung_cpu_backend_exact(rung_backend *be, bool exact) { cpu_of(be)->exact = exact; }

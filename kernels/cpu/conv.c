@@ -83,15 +83,21 @@ static void gather_patch(const gemm_source *s, float *dst, size_t row, size_t k0
 void cpu_conv(rung_backend *be, float *y, const float *x, const rung_conv *c, const rung_conv_args *a,
               const rung_epilogue *ep) {
     static const rung_epilogue plain = {0};
-    struct patch_source src = {{gather_patch}, {.c = c, .a = a, .x = x}, gemm_kernels_for(cpu_of(be)->cpu)};
+    struct patch_source src = {{.gather = gather_patch}, {.c = c, .a = a, .x = x}, gemm_kernels_for(cpu_of(be)->cpu)};
     conv_view *v = &src.v;
     v->uh = a->uh ? a->uh : a->h;
     v->uw = a->uw ? a->uw : a->w;
     v->oh = (v->uh + a->pad_top + a->pad_bottom - c->kh) / a->stride + 1;
     v->ow = (v->uw + a->pad_left + a->pad_right - c->kw) / a->stride + 1;
     if (a->batch == 0) return;
-    if (conv_winograd_suits(cpu_of(be), v))
-        conv_winograd(cpu_of(be), y, v, ep ? ep : &plain);
+    const size_t winograd = conv_winograd_suits(cpu_of(be), v);
+    const bool rows = c->kh * c->kw == 1 && a->stride == 1 && !a->in_scale && v->oh == a->h && v->ow == a->w;
+    if (rows) {
+        src.base.rows = x;
+        src.base.stride = c->ic;
+    }
+    if (winograd)
+        conv_winograd(cpu_of(be), y, v, winograd, ep ? ep : &plain);
     else
         gemm_run(cpu_of(be), y, a->batch * v->oh * v->ow, &c->w, &src.base, ep);
 }

@@ -1,6 +1,8 @@
 /* kernels/cpu/cpu_ops.h - the CPU's side of kernels/backend.h: what fills its table, file by file. Internal. */
 #ifndef RUNG_CPU_OPS_H
 #define RUNG_CPU_OPS_H
+#include <pthread.h>
+
 #include "kernels/backend.h"
 #include "kernels/base/cpu.h"
 
@@ -10,7 +12,11 @@ typedef struct {
     rung_pool *pool; /* borrowed */
     unsigned cpu;    /* RUNG_CPU_* to use */
     bool exact;      /* no Winograd: convolutions sum as the definition does */
+    float *room;     /* [WINO_ROOM], a Winograd convolution's transformed input; untouched until there is one */
+    pthread_mutex_t room_lock;
 } cpu_backend;
+
+enum { WINO_ROOM = 8 << 20 }; /* floats: 32 MiB */
 
 static inline cpu_backend *cpu_of(rung_backend *be) { return (cpu_backend *)be; }
 
@@ -44,8 +50,7 @@ void cpu_group_norm_affine(rung_backend *be, float *scale, float *shift, const f
 /* elementwise.c */
 void cpu_act(rung_backend *be, float *y, const float *x, size_t n, rung_act act);
 void cpu_add(rung_backend *be, float *y, const float *a, const float *b, size_t n);
-void cpu_add_rows(rung_backend *be, float *y, const float *x, const float *row, size_t rows, size_t rows_row,
-                  size_t n);
+void cpu_add_rows(rung_backend *be, float *y, const float *x, const float *row, size_t rows, size_t rows_row, size_t n);
 void cpu_copy2d(rung_backend *be, float *dst, size_t dst_row, const float *src, size_t src_row, size_t rows, size_t n);
 void cpu_unpatchify(rung_backend *be, float *y, const float *x, size_t batch, size_t gh, size_t gw, size_t p,
                     size_t ch);

@@ -7,9 +7,10 @@
 /* A task computes rows x columns of y: up to TILES_DOWN tiles of rows and MAX_PANELS panels of columns, over all of k
  * in blocks. Its scratch: a block of A, a panel expanded to f32, and the sums. */
 enum {
-    TILES_DOWN = 12,   /* 168 or 72 rows: a panel is read from L3, and expanded, for so many at a time */
-    MAX_PANELS = 16,   /* the sums of a task stay in L2 */
-    MIN_PANELS = 4,    /* below, gathering A costs too much of a task */
+    TILES_DOWN = 24, /* 336 or 144 rows: a panel is read from L3, and expanded, for so many at a time */
+    MAX_PANELS = 16, /* the sums of a task stay in L2 */
+    MIN_PANELS = 4,
+    MIN_GATHERED = 8,  /* below, gathering A costs too much of a task */
     WANTED_TASKS = 48, /* enough for the threads to finish together */
     THIN_KC = 4096,    /* thin() needs no block but A's scratch */
     THIN_LDA = THIN_KC + 16,
@@ -38,16 +39,18 @@ struct job {
     size_t cols, col_blocks;    /* columns of a task: whole panels */
     size_t kc;                  /* k of a block */
     bool thin, geglu;
+    bool in_place; /* A is read where it lies */
 };
 
 /* A task under way, and what it has in its worker's scratch. */
 struct work {
     const struct job *j;
     size_t row0, rows, col0, cols;
-    size_t k0, kn; /* the block */
-    float *a;      /* [rows][lda] */
-    float *panel;  /* [kn][nr] */
-    float *c;      /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels */
+    size_t k0, kn;  /* the block */
+    const float *a; /* [rows][lda] */
+    float *copy;    /* of A where it is not read in place */
+    float *panel;   /* [kn][nr] */
+    float *c;       /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels */
     size_t lda, ldc;
 };
 
@@ -61,9 +64,9 @@ static void lay_out(struct work *s, void *scratch) {
     /* GEGLU's gate columns may start inside a panel, which takes one more. An odd number of lines a row spreads the
      * rows over the cache's sets. */
     s->ldc = (j->geglu ? 2 * j->cols + j->k->nr : j->cols) + 16;
-    s->lda = j->thin ? THIN_LDA : GEMM_LDA;
-    s->a = scratch;
-    s->panel = s->a + j->rows * s->lda;
+    s->lda = j->in_place ? j->src->stride : j->thin ? THIN_LDA : GEMM_LDA;
+    s->a = s->copy = scratch;
+    s->panel = s->copy + (j->in_place ? 0 : j->rows * s->lda);
     s->c = s->panel + (j->thin ? 0 : GEMM_KC * j->k->nr);
 }
 
@@ -74,11 +77,23 @@ static void sum_tile(const struct work *s, size_t panel, const float *b, float *
     if (s->j->thin)
         k->thin(s->j->out.w, panel, s->k0, s->kn, a, s->lda, rows, c, s->ldc, s->k0 > 0);
     else
-        k->tile(rows, s->kn, a, b, c, s->ldc, s->k0 > 0);
+        k->tile(rows, s->kn, a, s->lda, b, c, s->ldc, s->k0 > 0);
 }
 
-/* c [rows, panels] (+)= a W^T over the block. `finish`: the sums are complete and go to y while they are in L1. */
-static void sum_panels(const struct work *s, float *c, size_t panel0, size_t panels, bool finish) {
+/* Output and residual come from memory while the tile is summed. */
+static void prefetch_out(const gemm_out *o, size_t row, size_t rows, size_t col) {
+    for (size_t i = row * o->y_cols + col; rows > 0; rows--, i += o->y_cols) {
+        __builtin_prefetch(o->y + i, 1);
+        __builtin_prefetch(o->y + i + 16, 1);
+        if (!o->ep->residual || o->ep->residual == o->y) continue;
+        __builtin_prefetch(o->ep->residual + i);
+        __builtin_prefetch(o->ep->residual + i + 16);
+    }
+}
+
+/* c [rows, panels] (+)= a W^T over the block. `finish`: the sums are complete and go to y while they are in L1; gates
+ * [rows, panels] are what GEGLU multiplies them by. */
+static void sum_panels(const struct work *s, float *c, size_t panel0, size_t panels, bool finish, const float *gates) {
     const gemm_weights *w = s->j->out.w;
     const gemm_kernels *k = s->j->k;
     const size_t tiles = size_div_up(s->rows, k->mr);
@@ -89,13 +104,21 @@ static void sum_panels(const struct work *s, float *c, size_t panel0, size_t pan
         else if (!s->j->thin)
             k->expand(w, panel0 + p, s->k0, s->kn, s->panel);
         for (size_t t = 0; t < tiles; t++) { /* tiles of equal height */
-            const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r;
-            float *sums = c + r * s->ldc + p * k->nr;
-            sum_tile(s, panel0 + p, b, sums, r, rows);
+            const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r, at = r * s->ldc + p * k->nr;
+            if (finish) prefetch_out(&s->j->out, s->row0 + r, rows, s->col0 + p * k->nr);
+            sum_tile(s, panel0 + p, b, c + at, r, rows);
             if (finish)
-                k->store(&s->j->out, sums, NULL, s->ldc, s->row0 + r, rows, s->col0 + p * k->nr,
+                k->store(&s->j->out, c + at, gates ? gates + at : NULL, s->ldc, s->row0 + r, rows, s->col0 + p * k->nr,
                          size_min(k->nr, s->cols - p * k->nr));
         }
+    }
+}
+
+static void gather_block(const struct work *s) {
+    for (size_t r = 0; r < s->rows; r++) {
+        float *a = s->copy + r * s->lda;
+        s->j->src->gather(s->j->src, a, s->row0 + r, s->k0, s->kn);
+        memset(a + s->kn, 0, GEMM_FP6_GROUP * sizeof *a); /* FP6 panels are read to the end of a group */
     }
 }
 
@@ -113,15 +136,21 @@ static void task(void *arg, size_t number, void *scratch) {
     float *gates = s.c + panels * nr;
     for (s.k0 = 0; s.k0 < k; s.k0 += j->kc) {
         s.kn = size_min(j->kc, k - s.k0);
-        for (size_t r = 0; r < s.rows; r++) {
-            float *a = s.a + r * s.lda;
-            j->src->gather(j->src, a, s.row0 + r, s.k0, s.kn);
-            memset(a + s.kn, 0, GEMM_FP6_GROUP * sizeof *a); /* FP6 panels are read to the end of a group */
-        }
-        sum_panels(&s, s.c, s.col0 / nr, panels, !j->geglu && s.k0 + s.kn == k);
-        if (j->geglu) sum_panels(&s, gates, gate0, size_div_up(gate_at + s.cols, nr), false);
+        if (j->in_place)
+            s.a = j->src->rows + s.row0 * j->src->stride + s.k0;
+        else
+            gather_block(&s);
+        if (j->geglu) sum_panels(&s, gates, gate0, size_div_up(gate_at + s.cols, nr), false, NULL);
+        sum_panels(&s, s.c, s.col0 / nr, panels, s.k0 + s.kn == k, j->geglu ? gates + gate_at : NULL);
     }
-    if (j->geglu) j->k->store(&j->out, s.c, gates + gate_at, s.ldc, s.row0, s.rows, s.col0, s.cols);
+}
+
+/* Not where rows lie a multiple of 4 KiB apart and meet in one set of L1, more of them than it has ways; and not where
+ * thin() would read an FP6 group past the end of a row. */
+static bool reads_in_place(const struct job *j) {
+    if (!j->src->rows || (j->thin && j->out.w->sparse)) return false;
+    if (j->thin) return j->out.w->dtype != GEMM_FP6 || j->out.w->k % GEMM_FP6_GROUP == 0;
+    return j->k->mr <= 8 || j->src->stride % 1024 != 0;
 }
 
 /* Tasks by shape alone: how many workers there are must not show in the result. */
@@ -130,8 +159,8 @@ static void split(struct job *j) {
     j->row_blocks = size_div_up(j->m, mr * TILES_DOWN);
     j->rows = j->thin ? j->m : size_div_up(size_div_up(j->m, j->row_blocks), mr) * mr;
     j->row_blocks = size_div_up(j->m, j->rows);
-    const size_t fewest = j->m <= mr ? 1 : MIN_PANELS;
-    const size_t blocks = size_max(size_div_up(panels, MAX_PANELS),
+    const size_t fewest = j->m <= mr ? 1 : j->in_place ? MIN_PANELS : MIN_GATHERED;
+    const size_t blocks = size_max(size_div_up(panels, j->geglu ? MAX_PANELS / 2 : MAX_PANELS),
                                    size_min(size_div_up(WANTED_TASKS, j->row_blocks), size_div_up(panels, fewest)));
     const size_t task_panels = size_div_up(panels, blocks);
     j->cols = task_panels * j->k->nr;
@@ -157,6 +186,7 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         return;
     }
     j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->thin_rows);
+    j.in_place = reads_in_place(&j);
     split(&j);
     rung_pool_run(be->pool, task, &j, j.row_blocks * j.col_blocks);
 }

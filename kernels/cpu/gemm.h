@@ -55,6 +55,9 @@ typedef struct gemm_source gemm_source;
 struct gemm_source {
     /** A[row, k0 .. k0 + kn) into dst. */
     void (*gather)(const gemm_source *s, float *dst, size_t row, size_t k0, size_t kn);
+    /* Where A is a matrix in memory after all: row r begins at rows + r * stride. Else NULL. */
+    const float *rows;
+    size_t stride;
 };
 
 /** y f32 [m, n] (n / 2 columns for GEGLU), rows contiguous. ep may be NULL. */
@@ -83,9 +86,9 @@ enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_MOST_MR = 14, GEMM_MOST_NR =
 typedef struct {
     size_t nr, mr;    /* a tile is up to mr rows of nr columns */
     size_t thin_rows; /* up to so many rows the weights' bandwidth is what counts: see thin */
-    /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are GEMM_LDA apart. 1 <= rows <= mr. add: c has sums
+    /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are lda floats apart. 1 <= rows <= mr. add: c has sums
      * already. */
-    void (*tile)(size_t rows, size_t kn, const float *a, const float *b, float *c, size_t ldc, bool add);
+    void (*tile)(size_t rows, size_t kn, const float *a, size_t lda, const float *b, float *c, size_t ldc, bool add);
     /** The f16, bf16, FP6 or sparse panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
     void (*expand)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, float *out);
     /** As tile, from the packed panel. rows <= thin_rows; FP6 reads a up to its group's end. */

@@ -34,19 +34,14 @@ void cpu_linear_close(rung_backend *be, rung_linear **l) {
     *l = NULL;
 }
 
-struct rows_source {
-    gemm_source base;
-    const float *x;
-    size_t x_row;
-};
-
 static void gather_row(const gemm_source *s, float *dst, size_t row, size_t k0, size_t kn) {
-    const struct rows_source *r = (const struct rows_source *)s;
-    memcpy(dst, r->x + row * r->x_row + k0, kn * sizeof *dst);
+    const float *x = s->rows + row * s->stride + k0;
+    for (size_t k = 0; k < kn; k += 16) __builtin_prefetch(x + s->stride + k); /* a piece of a row is no stream */
+    memcpy(dst, x, kn * sizeof *dst);
 }
 
 void cpu_linear(rung_backend *be, float *y, const float *x, size_t x_row, size_t m, const rung_linear *l,
                 const rung_epilogue *ep) {
-    const struct rows_source src = {{gather_row}, x, x_row};
-    gemm_run(cpu_of(be), y, m, &l->w, &src.base, ep);
+    const gemm_source src = {gather_row, x, x_row};
+    gemm_run(cpu_of(be), y, m, &l->w, &src, ep);
 }
