@@ -145,6 +145,11 @@ static const rung_tensor *need_shape(rung_loader *l, const char *name, const siz
     return NULL;
 }
 
+/* The layer has its own copy: the file's pages need not stay beside it. */
+static void release(const rung_loader *l, const rung_tensor *t) {
+    rung_weights_release(l->weights, t->data, rung_tensor_bytes(t));
+}
+
 /* The bias beside a weight, [n], or NULL: none wanted, none there, or failed. */
 static const rung_tensor *find_bias(rung_loader *l, size_t n, load_bias bias, const char *stem) {
     char name[NAME];
@@ -174,6 +179,7 @@ static const rung_linear *open_linear(rung_loader *l, const rung_tensor *const *
                                       size_t parts) {
     struct layer *x = new_layer(l, LINEAR);
     if (!x || !keep(l, l->be->ops->linear_open(l->be, &x->linear, w, b, parts, l->store, l->err))) return NULL;
+    for (size_t i = 0; i < parts; i++) release(l, w[i]);
     return x->linear;
 }
 
@@ -217,6 +223,7 @@ static const rung_tensor *find_conv(rung_loader *l, size_t oc, size_t ic, size_t
 static const rung_conv *keep_conv(rung_loader *l, const rung_tensor *w, const rung_tensor *b) {
     struct layer *x = new_layer(l, CONV);
     if (!x || !keep(l, l->be->ops->conv_open(l->be, &x->conv, w, b, l->store, l->err))) return NULL;
+    release(l, w);
     return x->conv;
 }
 

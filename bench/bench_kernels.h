@@ -24,9 +24,9 @@ typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
 double rung_bench_peak(rung_pool *pool, unsigned cpu);
 
 /**
- * Measures every shape whose name contains `filter` (NULL: all but the table of weights, which takes a minute) for about
- * `seconds` each, and gives each row to `row`
- * when it is done; the row lives until `row` returns. RUNG_ENOMEM; RUNG_EARG: no shape has such a name.
+ * Measures every shape whose name contains `filter` (NULL: all but the table of weights, which takes a minute) for
+ * about `seconds` each, and gives each row to `row` when it is done; the row lives until `row` returns. RUNG_ENOMEM;
+ * RUNG_EARG: no shape has such a name.
  */
 rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter, double seconds,
                                rung_bench_row_fn *row, void *arg, rung_err *err);

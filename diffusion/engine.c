@@ -46,7 +46,10 @@ static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err 
     RUNG_TRY(rung_pool_open(&e->pool, o->threads, err));
     if (e->ranks.world) rung_pool_poll(e->pool, rung_comm_progress, e->ranks.world);
     e->lanes_fit = !e->ranks.world;
-    return rung_cpu_backend_open(&e->be, e->pool, rung_cpu_detect() & mask, err);
+    e->exact = o->exact;
+    RUNG_TRY(rung_cpu_backend_open(&e->be, e->pool, rung_cpu_detect() & mask, err));
+    rung_cpu_backend_exact(e->be, e->exact);
+    return RUNG_OK;
 }
 
 /* "models/sd15.safetensors/" -> "sd15" */
@@ -125,7 +128,10 @@ rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_f
     RUNG_TRY_GOTO(st, done, ranks_open(&e->ranks, o->comm, o->tp ? o->tp : 1, o->cfg ? o->cfg : 1, err));
     RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
     RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
-    if (watch) RUNG_TRY_GOTO(st, done, watch(user, e->be, err));
+    if (watch) {
+        e->lanes_fit = false; /* lanes have backends of their own, which nobody would watch */
+        RUNG_TRY_GOTO(st, done, watch(user, e->be, err));
+    }
     RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
     for (size_t i = 0; i < o->n_loras; i++)
         RUNG_TRY_GOTO(st, done, rung_model_add_lora(e->model, o->loras[i].path, o->loras[i].weight, err));
@@ -166,6 +172,7 @@ rung_status engine_open_lanes(rung_engine *e, rung_err *err) {
         engine_lane *l = &e->lanes[i];
         st = rung_pool_open(&l->pool, 1, err);
         if (!st) st = rung_cpu_backend_open(&l->be, l->pool, rung_cpu_detect() & mask, err);
+        if (!st) rung_cpu_backend_exact(l->be, e->exact);
         if (!st) st = rung_vae_share(&l->vae, e->vae, l->be, err);
     }
     if (st) close_lanes(e);

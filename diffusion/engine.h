@@ -25,6 +25,7 @@ struct rung_engine {
     rung_textenc *text; /* NULL: every request brings its embeddings, or another rank leads */
     embed_cache embeds;
     bool lanes_fit;     /* the backend is the CPU */
+    bool exact;         /* no Winograd, in the lanes too */
     engine_lane *lanes; /* [pool's threads], made when first wanted; NULL: not yet */
     rung_denoiser *denoiser;
     rung_vae *vae;        /* NULL: another rank leads */

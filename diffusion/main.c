@@ -15,6 +15,7 @@
 #include "bench/bench_cuda.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_ladder.h"
+#include "bench/bench_model.h"
 #include "diffusion/batch.h"
 #include "diffusion/compare.h"
 #include "diffusion/compare_data.h"
@@ -260,6 +261,7 @@ static rung_status engine_options(const cli_options *o, const char *model, rung_
                           .type = o->type,
                           .backend = o->backend,
                           .device = (int)o->device,
+                          .exact = o->exact,
                           .loras = o->loras,
                           .n_loras = o->n_loras};
     return RUNG_OK;
@@ -571,12 +573,39 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
     fflush(stdout);
 }
 
+static void print_bench_stage(void *arg, const rung_bench_stage *r) {
+    const cli_options *o = arg;
+    if (o->json) {
+        printf("{\"name\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"calls\":%zu,\"peak_rss_bytes\":%zu}\n", r->name,
+               r->seconds, r->gflops, r->calls, (size_t)peak_rss_bytes());
+    } else {
+        printf("%-22s %10.1f ms", r->name, 1e3 * r->seconds);
+        if (r->calls) printf(" %6zu calls", r->calls);
+        if (r->gflops > 0) printf("%*s %8.1f GFLOPS", r->calls ? 0 : 13, "", r->gflops);
+        putchar('\n');
+    }
+    fflush(stdout);
+}
+
+static rung_status bench_model(const cli_options *o, rung_err *err) {
+    enum { REPEAT = 2 };
+    char *shipped = NULL;
+    rung_options options;
+    if (!o->model) RUNG_TRY(default_model(&shipped, err));
+    rung_status st = engine_options(o, o->model ? o->model : shipped, NULL, &options, err);
+    if (!st)
+        st = rung_bench_model(&options, (size_t)o->width, (size_t)o->height, REPEAT, print_bench_stage, (void *)o, err);
+    free(shipped);
+    return st;
+}
+
 static rung_status bench(const cli_options *o, rung_err *err) {
     const double seconds_each = 0.3;
     unsigned mask;
     rung_pool *pool;
     if (o->backend && strcmp(o->backend, "cuda") == 0)
         return rung_bench_cuda((int)o->device, o->bench_filter, seconds_each, print_bench_row, (void *)o, err);
+    if (o->bench_filter && strcmp(o->bench_filter, "model") == 0) return bench_model(o, err);
     RUNG_TRY(rung_cpu_mask(&mask, err));
     RUNG_TRY(rung_pool_open(&pool, (int)o->threads, err));
     const rung_status st = rung_bench_kernels(pool, rung_cpu_detect() & mask, o->bench_filter, seconds_each,

@@ -70,6 +70,7 @@ static const option_row rows[] = {
     {"device", 0, INTEGER, AT(device), 0, 0, 1023, "N", "which GPU, with --backend cuda (0)"},
     {"devices", 0, FLAG, AT(devices), 0, 0, 0, NULL, "info: the processor and the GPUs in place of a model"},
     {"lora", 0, LORA, AT(loras), 0, 0, 0, "FILE:WEIGHT", "merge a LoRA at load; may be given several times"},
+    {"exact", 0, FLAG, AT(exact), 0, 0, 0, NULL, "every convolution as it is defined: no Winograd; slower"},
     {"vae-tiling", 0, FLAG, AT(vae_tiling), 0, 0, 0, NULL, "decode in strips at any size: less memory, more time"},
     {"noise", 0, TEXT, AT(noise), 0, 0, 0, "F.npy", "initial standard normal latents, f32 [1, C, h, w]"},
     {"embeds", 0, TEXT, AT(embeds), 0, 0, 0, "F.npy", "embeddings f32 [1, n, d] in place of the prompt"},

@@ -50,7 +50,7 @@ typedef struct {
     size_t n_keep;
     const char *parallel_text;
     parallel_spec parallel; /* of parallel_text */
-    bool literal, vae_tiling, resume, preset, devices, verbose, quiet, json;
+    bool literal, exact, vae_tiling, resume, preset, devices, verbose, quiet, json;
 } cli_options;
 
 /** RUNG_EARG with what was found and what was wanted. cli_options_free in any case. */

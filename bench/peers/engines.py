@@ -1,0 +1,121 @@
+"""One engine, one stage, timed: what compare.py starts in a process of its own.
+
+    python bench/peers/engines.py ENGINE MODEL STAGE SIZE THREADS REPEAT
+
+prints one JSON object: seconds (best of REPEAT runs after a first one), peak_rss_bytes, version. Stages: `unet`, one
+call of the denoiser on a guidance pair, SIZE / 8 latent cells a side and 77 rows of text; `vae`, one picture decoded.
+"""
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+
+def best(call, repeat):
+    call()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def inputs(stage, cells, dtype=None):
+    import torch
+    torch.manual_seed(0)
+    if stage == "vae":
+        return [torch.randn(1, 4, cells, cells, dtype=dtype)]
+    return [torch.randn(2, 4, cells, cells, dtype=dtype), torch.tensor([500.0, 500.0], dtype=dtype),
+            torch.randn(2, 77, 768, dtype=dtype)]
+
+
+def network(model, stage, dtype):
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    torch.set_grad_enabled(False)
+    cls = UNet2DConditionModel if stage == "unet" else AutoencoderKL
+    net = cls.from_pretrained(model / stage, torch_dtype=dtype)
+    if stage == "unet":
+        return lambda x, t, c: net(x, t, encoder_hidden_states=c).sample
+    return lambda z: net.decode(z).sample
+
+
+def run_torch(model, stage, size, threads, repeat, dtype="float32"):
+    import torch
+    torch.set_num_threads(threads)
+    net = network(model, stage, getattr(torch, dtype))
+    x = inputs(stage, size // 8, getattr(torch, dtype))
+    return best(lambda: net(*x), repeat), torch.__version__
+
+
+def openvino_file(model, stage, size):
+    """The network as OpenVINO's file, f16 weights, converted once."""
+    import openvino
+    import torch
+
+    class Wrap(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            from diffusers import AutoencoderKL, UNet2DConditionModel
+            cls = UNet2DConditionModel if stage == "unet" else AutoencoderKL
+            self.net = cls.from_pretrained(model / stage).eval()
+
+        def forward(self, *x):
+            if stage == "vae":
+                return self.net.decode(x[0], return_dict=False)[0]
+            return self.net(x[0], x[1], encoder_hidden_states=x[2], return_dict=False)[0]
+
+    path = model / "openvino" / f"{stage}-{size}.xml"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        torch.set_grad_enabled(False)
+        x = inputs(stage, size // 8)
+        net = openvino.convert_model(Wrap(), example_input=tuple(x), input=[tuple(t.shape) for t in x])
+        openvino.save_model(net, path, compress_to_fp16=True)
+    return path
+
+
+def run_openvino(model, stage, size, threads, repeat, precision="f32"):
+    import openvino
+    path = openvino_file(model, stage, size)
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    net = openvino.Core().compile_model(path, "CPU", options)
+    request = net.create_infer_request()
+    x = [t.numpy() for t in inputs(stage, size // 8)]
+    return best(lambda: request.infer(x), repeat), openvino.__version__
+
+
+def run_rung(model, stage, size, threads, repeat, kept=None):
+    rung = os.environ.get("RUNG", "build/rung")
+    command = [rung, "bench", "model", "-m", str(model), "-t", str(threads), "-W", str(size), "-H", str(size), "--json"]
+    out = subprocess.run(command + (["--type", kept] if kept else []), check=True, capture_output=True, text=True).stdout
+    rows = [json.loads(line) for line in out.splitlines()]
+    seconds = next(r["seconds"] for r in rows if r["name"] == ("denoiser" if stage == "unet" else "vae"))
+    version = subprocess.run([rung, "--version"], capture_output=True, text=True).stdout.strip()
+    return seconds, version
+
+
+ENGINES = {
+    "rung": run_rung,
+    "rung-fp6": lambda *a: run_rung(*a, kept="fp6"),
+    "torch": run_torch,
+    "torch-bf16": lambda *a: run_torch(*a, dtype="bfloat16"),
+    "openvino": run_openvino,
+    "openvino-bf16": lambda *a: run_openvino(*a, precision="bf16"),
+}
+
+
+def main():
+    engine, model, stage, size, threads, repeat = sys.argv[1:7]
+    seconds, version = ENGINES[engine](pathlib.Path(model), stage, int(size), int(threads), int(repeat))
+    who = resource.RUSAGE_CHILDREN if engine.startswith("rung") else resource.RUSAGE_SELF
+    print(json.dumps({"engine": engine, "stage": stage, "size": int(size), "threads": int(threads), "seconds": seconds,
+                      "peak_rss_bytes": resource.getrusage(who).ru_maxrss * 1024, "version": version}))
+
+
+if __name__ == "__main__":
+    main()
