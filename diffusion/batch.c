@@ -124,8 +124,10 @@ static rung_status add_to_manifest(const struct batch *b, const struct picture *
     if (r->scheduler) cJSON_AddStringToObject(o, "scheduler", r->scheduler);
     if (r->clip_skip) cJSON_AddNumberToObject(o, "clip_skip", r->clip_skip);
     if (r->eta_set) cJSON_AddNumberToObject(o, "eta", (double)r->eta);
+    if (r->guidance_rescale > 0) cJSON_AddNumberToObject(o, "guidance_rescale", (double)r->guidance_rescale);
     cJSON_AddStringToObject(o, "rng", r->rng == RUNG_RNG_CPU ? "cpu" : "cuda");
     cJSON_AddStringToObject(o, "model", rung_model_path(b->e->model));
+    cJSON_AddStringToObject(o, "parameters", p->parameters); /* with what the command line said for all */
     cJSON_AddStringToObject(o, "version", rung_version());
     char *text = cJSON_PrintUnformatted(o);
     const rung_status st =
@@ -167,7 +169,8 @@ static bool same_text(const char *a, const char *b) { return a == b || (a && b &
 static bool go_together(const rung_request *a, const rung_request *b) {
     return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg_scale == b->cfg_scale &&
            a->eta_set == b->eta_set && a->eta == b->eta && a->clip_skip == b->clip_skip &&
-           same_text(a->sampler, b->sampler) && same_text(a->scheduler, b->scheduler);
+           a->guidance_rescale == b->guidance_rescale && same_text(a->sampler, b->sampler) &&
+           same_text(a->scheduler, b->scheduler);
 }
 
 /* Pictures that are open and fit the first one found, claimed for this process. What is done meanwhile is skipped. */

@@ -1,5 +1,6 @@
 #define _POSIX_C_SOURCE 200809L /* clock_gettime, strndup */
 #include "diffusion/engine.h"
+#include "diffusion/infotext.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +142,8 @@ rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_f
     RUNG_TRY_GOTO(st, done, compare_models(e, store, err));
     RUNG_TRY_GOTO(st, done, set_defaults(e, err));
     e->name = model_name(o->model);
-    if (!e->name) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));
+    e->weights = rung_infotext_weights(o);
+    if (!e->name || !e->weights) RUNG_TRY_GOTO(st, done, rung_fail(err, RUNG_ENOMEM, "engine: out of memory"));
     e->info.load_seconds = rung_now() - start;
     *out = e;
     return RUNG_OK;
@@ -194,6 +196,7 @@ void rung_close(rung_engine **ep) {
     ranks_close(&e->ranks);
     free(e->scheduler_json);
     free(e->name);
+    free(e->weights);
     free(e);
 }
 

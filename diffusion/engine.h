@@ -31,6 +31,7 @@ struct rung_engine {
     rung_vae *vae;        /* NULL: another rank leads */
     char *scheduler_json; /* text of scheduler_config.json; NULL: none */
     char *name;           /* the model's name for the infotext: last part of its path, without ending */
+    char *weights;        /* rung_infotext_weights's text */
     rung_engine_info info;
 };
 

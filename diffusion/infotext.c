@@ -42,6 +42,28 @@ static void put_value(FILE *f, const char *key, const char *value) {
     cJSON_Delete(s);
 }
 
+/* The stream's text, or NULL when memory ran out. */
+static char *closed_text(FILE *f, char **text) {
+    if (fclose(f) == 0) return *text;
+    free(*text);
+    return NULL;
+}
+
+char *rung_infotext_weights(const rung_options *o) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    if (!f) return NULL;
+    if (o->type) put_value(f, "Weights", o->type);
+    for (size_t i = 0; i < o->n_loras; i++) {
+        const char *slash = strrchr(o->loras[i].path, '/');
+        put_value(f, "LoRA", slash ? slash + 1 : o->loras[i].path);
+        fprintf(f, ", LoRA weight: %.6g", (double)o->loras[i].weight);
+    }
+    if (o->exact) fputs(", Exact: True", f);
+    return closed_text(f, &text);
+}
+
 char *rung_infotext_write(const rung_infotext *t) {
     char *text = NULL;
     size_t size = 0;
@@ -56,11 +78,13 @@ char *rung_infotext_write(const rung_infotext *t) {
             t->height);
     if (t->model) put_value(f, "Model", t->model);
     if (t->clip_skip > 1) fprintf(f, ", Clip skip: %d", t->clip_skip);
-    if (t->eta > 0) fprintf(f, ", Eta: %.6g", (double)t->eta);
-    fprintf(f, ", RNG: %s, Version: rung %s", t->rng == RUNG_RNG_CPU ? "CPU" : "NV", rung_version());
-    if (fclose(f) != 0) {
-        free(text);
-        return NULL;
-    }
-    return text;
+    if (t->eta_set) fprintf(f, ", Eta: %.6g", (double)t->eta);
+    if (t->guidance_rescale > 0) fprintf(f, ", CFG rescale: %.6g", (double)t->guidance_rescale);
+    for (size_t i = 0; i < t->n_sigmas; i++) fprintf(f, "%s%.9g", i ? "," : ", Sigmas: \"", (double)t->sigmas[i]);
+    if (t->n_sigmas) fputc('"', f);
+    if (t->literal) fputs(", Literal: True", f);
+    fprintf(f, ", RNG: %s", t->rng == RUNG_RNG_CPU ? "CPU" : "NV");
+    if (t->weights) fputs(t->weights, f);
+    fprintf(f, ", Version: rung %s", rung_version());
+    return closed_text(f, &text);
 }

@@ -243,12 +243,12 @@ static rung_status check_utf8(const char *what, const char *text, rung_err *err)
     return RUNG_OK;
 }
 
-static rung_status check_compare(const cli_options *o, rung_err *err) {
+/* The hooks are files for one picture. */
+static rung_status check_hooks(const cli_options *o, const char *who, rung_err *err) {
     const struct {
         const char *name;
         bool given;
     } others[] = {
-        {"sigmas", o->sigmas.n},
         {"noise", o->noise},
         {"embeds", o->embeds},
         {"neg-embeds", o->neg_embeds},
@@ -259,7 +259,13 @@ static rung_status check_compare(const cli_options *o, rung_err *err) {
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (others[i].given)
-            return rung_fail(err, RUNG_EARG, "--%s is for one picture, rung compare draws many", others[i].name);
+            return rung_fail(err, RUNG_EARG, "--%s is for one picture, %s draws many", others[i].name, who);
+    return RUNG_OK;
+}
+
+static rung_status check_compare(const cli_options *o, rung_err *err) {
+    RUNG_TRY(check_hooks(o, "rung compare", err));
+    if (o->sigmas.n) return rung_fail(err, RUNG_EARG, "--sigmas is for one picture, rung compare takes --scheduler");
     if (!o->n_prompts && !o->prompt && !o->prompt_file && !o->preset)
         return rung_fail(err, RUNG_EARG, "no prompt: rung compare \"a red apple\", --prompts FILE or --default");
     if (o->prompt_file && (o->n_prompts || o->prompt))
@@ -298,6 +304,7 @@ static rung_status check_together(cli_options *o, rung_err *err) {
     if (o->devices && (o->command != CLI_INFO || o->model))
         return rung_fail(err, RUNG_EARG, "--devices belongs to rung info, without a model");
     if (o->command != CLI_COMPARE) RUNG_TRY(check_one_value(o, err));
+    if (o->command == CLI_BATCH) return check_hooks(o, "rung batch", err);
     if (o->command != CLI_COMPARE && o->command != CLI_GENERATE) return RUNG_OK;
     if (o->resume || o->batch_size)
         return rung_fail(err, RUNG_EARG, "--%s belongs to rung batch", o->resume ? "resume" : "batch-size");
@@ -306,6 +313,9 @@ static rung_status check_together(cli_options *o, rung_err *err) {
     RUNG_TRY(check_utf8("negative prompt", o->negative_prompt, err));
     if (o->command == CLI_COMPARE) return check_compare(o, err);
     if (o->prompt_file) return rung_fail(err, RUNG_EARG, "--prompts belongs to rung compare");
+    if (o->save_latents && o->batch_count > 1)
+        return rung_fail(err, RUNG_EARG, "--save-latents is one file, --batch-count asks for %ld pictures",
+                         o->batch_count);
     if (!o->prompt && !o->embeds)
         return rung_fail(err, RUNG_EARG, "no prompt: rung \"a red apple\" draws one; rung --help lists the options");
     return o->output ? check_output(o->output, err) : RUNG_OK;

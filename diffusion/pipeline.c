@@ -326,7 +326,13 @@ static rung_status write_parameters(const struct job *j, const rung_request *r, 
                              .model = j->e->name,
                              .clip_skip = j->first->clip_skip,
                              .rng = j->first->rng,
-                             .eta = j->first->eta_set ? j->first->eta : 0};
+                             .eta = j->first->eta,
+                             .eta_set = j->first->eta_set,
+                             .guidance_rescale = j->first->guidance_rescale,
+                             .sigmas = j->first->sigmas,
+                             .n_sigmas = j->first->n_sigmas,
+                             .literal = r->literal,
+                             .weights = j->e->weights};
     *text = rung_infotext_write(&t);
     return *text ? RUNG_OK : rung_fail(err, RUNG_ENOMEM, "no memory for the picture's parameters");
 }

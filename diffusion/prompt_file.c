@@ -42,6 +42,7 @@ static const struct key keys[] = {
     {"n_iter", SIZE, offsetof(struct line, pictures[1]), 1, 10000},
     {"cfg_scale", REAL, offsetof(struct line, request.cfg_scale), 0, 1000},
     {"eta", REAL, offsetof(struct line, request.eta), 0, 100},
+    {"guidance_rescale", REAL, offsetof(struct line, request.guidance_rescale), 0, 1},
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 
@@ -54,7 +55,7 @@ static const struct key *find_key(const char *name) {
 static rung_status unknown_key(const char *name, rung_err *err) {
     return rung_fail(err, RUNG_EARG,
                      "'%s' is no key; there are prompt, negative_prompt, seed, steps, cfg_scale, width, height, "
-                     "sampler_name, scheduler, clip_skip, eta, batch_size, n_iter",
+                     "sampler_name, scheduler, clip_skip, eta, guidance_rescale, batch_size, n_iter",
                      name);
 }
 

@@ -30,23 +30,40 @@ static rung_status check_steps(const rung_sampler *s, bool linspace_only, rung_e
                      s->entry->row.name, s->steps, s->train.n);
 }
 
-rung_status lambda_open(rung_sampler *s, table_end end, bool linspace_only, rung_err *err) {
-    s->init_sigma = 1;
-    RUNG_TRY(sampler_train(s, true, err));
-    if (s->schedule == SCHEDULE_CUSTOM) {
+/* A list ends at 0. What has no step to there ends at the training's smallest sigma. */
+static void end_above_zero(rung_sampler *s) {
+    float *end = &s->table.sigma[s->table.n];
+    *end = fmaxf(*end, s->train.sigmas[0]);
+    if (*end >= end[-1] && s->table.n > 1) s->table.n--;
+}
+
+static rung_status open_list(rung_sampler *s, table_end end, rung_err *err) {
+    timetable_ask ask = {.c = &s->c, .train = &s->train, .flow = s->custom};
+    if (!s->c.use_flow_sigmas) {
         RUNG_TRY(sampler_list(s, err));
-        for (size_t i = 0; i < s->table.n; i++) {
-            if (s->c.use_flow_sigmas) {
-                if (!(s->table.sigma[i] < 1))
-                    return rung_fail(err, RUNG_EARG, "sigmas[%zu] is %g: a flow's are below 1", i,
-                                     (double)s->table.sigma[i]);
-                s->table.t[i] = (double)s->table.sigma[i] * (double)s->c.num_train_timesteps;
-            }
-            s->table.t[i] = rint(s->table.t[i]);
+        for (size_t i = 0; i < s->table.n; i++) s->table.t[i] = rint(s->table.t[i]);
+        if (end == END_REPEATS_LAST || s->c.final_sigma_min) end_above_zero(s);
+        if (s->table.sigma[s->table.n] > 0) { /* k-diffusion lowers the order for a last step to 0 alone */
+            s->c.final_sigma_min = true;
+            s->c.lower_order_final = false;
         }
         return RUNG_OK;
     }
+    if (s->schedule != SCHEDULE_CUSTOM)
+        return rung_fail(err, RUNG_EARG, "schedule %s is a list over a diffusion's noise: not for flow-matching models",
+                         schedule_name(s->schedule));
+    RUNG_TRY(sampler_custom(s, 1, err));
+    ask.steps = s->n_custom;
+    RUNG_TRY(sampler_table(s, ask.steps, err));
+    timetable_multistep(&s->table, &ask, end, false);
+    return RUNG_OK;
+}
+
+rung_status lambda_open(rung_sampler *s, table_end end, bool linspace_only, rung_err *err) {
+    s->init_sigma = 1;
+    RUNG_TRY(sampler_train(s, true, err));
     RUNG_TRY(shift_by_size(s, err));
+    if (s->schedule != SCHEDULE_DEFAULT) return open_list(s, end, err); /* no flag of the config */
     RUNG_TRY(check_steps(s, linspace_only, err));
     RUNG_TRY(sampler_table(s, s->steps, err));
     const timetable_ask ask = {.c = &s->c, .train = &s->train, .steps = s->steps};

@@ -1,5 +1,6 @@
 #include "samplers/method.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,27 +36,24 @@ rung_status sampler_train(rung_sampler *s, bool patch_zero, rung_err *err) {
     return train_noise_open(&s->train, &s->c, patch_zero, err);
 }
 
-static rung_status check_custom(const rung_sampler *s, size_t *steps, rung_err *err) {
-    size_t n = s->n_custom;
-    if (n > 0 && s->custom[n - 1] == 0) n--; /* the final 0 may be there */
+rung_status sampler_custom(rung_sampler *s, float most, rung_err *err) {
+    if (s->n_custom > 0 && s->custom[s->n_custom - 1] == 0) s->n_custom--;
+    const size_t n = s->n_custom;
     for (size_t i = 0; i < n; i++) {
-        if (!(s->custom[i] > 0) || isinf(s->custom[i]))
-            return rung_fail(err, RUNG_EARG, "sigmas[%zu] is %g, wanted a positive number", i, (double)s->custom[i]);
+        if (!(s->custom[i] > 0 && s->custom[i] <= most))
+            return rung_fail(err, RUNG_EARG, "sigmas[%zu] is %g, wanted a positive number of at most %g", i,
+                             (double)s->custom[i], (double)most);
         if (i > 0 && s->custom[i] >= s->custom[i - 1])
             return rung_fail(err, RUNG_EARG, "sigmas must fall: sigmas[%zu] is %g after %g", i, (double)s->custom[i],
                              (double)s->custom[i - 1]);
     }
     if (n == 0) return rung_fail(err, RUNG_EARG, "sigmas: the list has no positive value");
-    *steps = n;
     return RUNG_OK;
 }
 
 rung_status sampler_list(rung_sampler *s, rung_err *err) {
-    size_t n = 0;
-    if (s->schedule == SCHEDULE_CUSTOM)
-        RUNG_TRY(check_custom(s, &n, err));
-    else
-        n = sigma_list_steps(s->schedule, &s->train, s->steps);
+    if (s->schedule == SCHEDULE_CUSTOM) RUNG_TRY(sampler_custom(s, FLT_MAX, err));
+    const size_t n = s->schedule == SCHEDULE_CUSTOM ? s->n_custom : sigma_list_steps(s->schedule, &s->train, s->steps);
     RUNG_TRY(sampler_table(s, n, err));
     if (s->schedule == SCHEDULE_CUSTOM)
         memcpy(s->table.sigma, s->custom, n * sizeof(float));

@@ -68,6 +68,9 @@ rung_status sampler_table(rung_sampler *s, size_t steps, rung_err *err);
 /** s->train from the config. */
 rung_status sampler_train(rung_sampler *s, bool patch_zero, rung_err *err);
 
+/** Checks --sigmas: falling, in (0, most]; a final 0 is taken off n_custom. RUNG_EARG. */
+rung_status sampler_custom(rung_sampler *s, float most, rung_err *err);
+
 /** The timetable of a list of sigmas (SCHEDULE_CUSTOM or by name): sigmas, and timesteps by interpolation. */
 rung_status sampler_list(rung_sampler *s, rung_err *err);
 

@@ -39,23 +39,12 @@ static void fill_sigmas(const rung_sampler *s, double shift, double *sigma) {
     }
 }
 
-static rung_status check_custom(rung_sampler *s, rung_err *err) {
-    if (s->n_custom > 0 && s->custom[s->n_custom - 1] == 0) s->n_custom--;
-    for (size_t i = 0; i < s->n_custom; i++) {
-        const double v = s->custom[i];
-        if (!(v > 0 && v <= 1)) return rung_fail(err, RUNG_EARG, "sigmas[%zu] is %g: a flow's are in 0..1", i, v);
-        if (i > 0 && v >= (double)s->custom[i - 1])
-            return rung_fail(err, RUNG_EARG, "sigmas must fall: sigmas[%zu] is %g after %g", i, v,
-                             (double)s->custom[i - 1]);
-    }
-    if (s->n_custom == 0) return rung_fail(err, RUNG_EARG, "sigmas: the list has no positive value");
-    s->steps = s->n_custom;
-    return RUNG_OK;
-}
-
 static rung_status flow_open(rung_sampler *s, rung_err *err) {
     double shift = s->c.shift;
-    if (s->schedule == SCHEDULE_CUSTOM) RUNG_TRY(check_custom(s, err));
+    if (s->schedule == SCHEDULE_CUSTOM) {
+        RUNG_TRY(sampler_custom(s, 1, err));
+        s->steps = s->n_custom;
+    }
     if (s->c.use_dynamic_shifting) {
         if (s->tokens == 0)
             return rung_fail(err, RUNG_EARG,

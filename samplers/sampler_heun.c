@@ -24,11 +24,12 @@ static rung_status heun_step(rung_sampler *s, int i, float *x, const sampler_io 
         h->slope[k] = (x[k] - s->pred[k]) / sigma;
         h->ahead[k] = x[k] + h->slope[k] * dt;
     }
-    if ((size_t)i + 1 == s->table.n) { /* nothing to look at beyond the last sigma */
+    if (next == 0) { /* nothing to look at beyond the last sigma */
         for (size_t k = 0; k < s->total; k++) x[k] = h->ahead[k];
         return RUNG_OK;
     }
-    RUNG_TRY(sigma_x0(s, io, h->ahead, next, s->table.t[i + 1]));
+    const bool inside = (size_t)i + 1 < s->table.n;
+    RUNG_TRY(sigma_x0(s, io, h->ahead, next, inside ? s->table.t[i + 1] : (float)train_sigma_to_t(&s->train, next)));
     settle_x0(s, s->pred);
     for (size_t k = 0; k < s->total; k++) {
         const float slope = (h->slope[k] + (h->ahead[k] - s->pred[k]) / next) / 2;

@@ -314,20 +314,24 @@ static void multistep_points(timetable *out, const timetable_ask *ask, bool lins
 
 static double shifted(double shift, double sigma) { return shift * sigma / (1 + (shift - 1) * sigma); }
 
+/* The caller's 0.9f is a little below 0.9, whose timestep is 900: to seven decimals. */
+static double flow_at(const timetable_ask *ask, size_t i) { return rint((double)ask->flow[i] * 1e7) / 1e7; }
+
+/* Lists are taken as UniPC takes them, by the other methods too: diffusers has them there alone. */
 static void flow_points(timetable *out, const timetable_ask *ask, bool unipc) {
     const sched_config *c = ask->c;
     const size_t n = out->n = ask->steps;
     const double train = (double)c->num_train_timesteps;
     double stretch = 1;
-    if (unipc && c->shift_terminal > 0) {
-        const double last = shifted(c->shift, linspace_f64(1, 1 / train, n + 1, n - 1));
-        stretch = (1 - last) / (1 - c->shift_terminal);
+    if ((unipc || ask->flow) && c->shift_terminal > 0) {
+        const double end = ask->flow ? flow_at(ask, n - 1) : linspace_f64(1, 1 / train, n + 1, n - 1);
+        stretch = (1 - shifted(c->shift, end)) / (1 - c->shift_terminal);
     }
     for (size_t i = 0; i < n; i++) {
         double s;
-        if (unipc) {
-            s = shifted(c->shift, linspace_f64(1, 1 / train, n + 1, i));
-            s = 1 - (1 - s) / stretch;
+        if (unipc || ask->flow) {
+            s = shifted(c->shift, ask->flow ? flow_at(ask, i) : linspace_f64(1, 1 / train, n + 1, i));
+            if (stretch != 1) s = 1 - (1 - s) / stretch;
             if (i == 0 && fabs(s - 1) < 1e-6) s -= 1e-6; /* log(1 - sigma) stays finite */
         } else {
             s = shifted(c->shift, 1.0 - linspace_f64(1, 1 / train, n + 1, n - i));

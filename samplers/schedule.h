@@ -51,6 +51,7 @@ typedef struct {
     const sched_config *c;
     const train_noise *train;
     size_t steps;
+    const float *flow; /* [steps] the caller's own sigmas of a flow, before the shift; NULL: evenly from 1 */
 } timetable_ask;
 
 /** Timesteps of ddim, ddpm and pndm: whole numbers, falling. `out` holds steps + 1. Returns how many.

@@ -241,11 +241,12 @@ static void read_steps(reader *r, sched_config *c) {
 static void read_solver(reader *r, sched_config *c) {
     static const char *const algorithms[] = {"dpmsolver",       "dpmsolver++", "sde-dpmsolver",
                                              "sde-dpmsolver++", "deis",        NULL};
-    static const char *const sa_forms[] = {"noise_prediction", "data_prediction", NULL};
+    static const char *const sa_forms[] = {"noise_prediction", "data_prediction", "dpmsolver", "dpmsolver++",
+                                           "sde-dpmsolver",    "sde-dpmsolver++", "deis",      NULL};
     static const char *const solvers[] = {"midpoint", "heun", "bh1", "bh2", "logrho", NULL};
     const bool unipc = r->cls == &classes[CLASS_UNIPC], deis = r->cls == &classes[CLASS_DEIS];
     if (r->cls == &classes[CLASS_SA]) {
-        c->predict_x0 = read_choice(r, "algorithm_type", 1, sa_forms);
+        c->predict_x0 = read_choice(r, "algorithm_type", 1, sa_forms) != 0;
     } else if (!deis) {
         const int found = read_choice(r, "algorithm_type", (int)c->algorithm, algorithms);
         c->algorithm = found == 4 ? ALGO_DPMPP : (dpm_algorithm)found;

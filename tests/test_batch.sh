@@ -52,6 +52,18 @@ same a/0003-2-a_cat__the_blue_house-8.png b/0003-2-a_cat__the_blue_house-8.png
 "$rung" $options -s 8 -n "low quality" -o alone.png "a cat, the blue house" >/dev/null
 same alone.png b/0003-2-a_cat__the_blue_house-8.png
 
+# A line's guidance rescale is the option's; a picture that was made with other settings is not taken for done.
+echo '{"prompt": "a cat", "guidance_rescale": 0.7, "cfg_scale": 9}' >rescale.txt
+"$rung" batch rescale.txt $options --steps 3 -o 'rescale/{line}.png' >/dev/null || fail "guidance_rescale: exit $?"
+"$rung" $options --steps 3 --cfg-scale 9 --guidance-rescale 0.7 -o alone.png "a cat" >/dev/null
+same alone.png rescale/0001.png
+for more in '--sigmas 5,2,1,0' '--eta 0' '--type f16'; do
+    "$rung" batch rescale.txt $options --steps 3 --sampler euler_a -o 'redo/{line}.png' >/dev/null || fail "redo: exit $?"
+    "$rung" batch rescale.txt $options --steps 3 --sampler euler_a $more --resume -o 'redo/{line}.png' >out.txt ||
+        fail "redo $more: exit $?"
+    grep -q redo out.txt || fail "--resume takes a picture made without $more"
+done
+
 # Threads that draw apart, and a sampler whose steps are each picture's own: as if drawn alone
 for i in 1 2 3 4 5 6 7; do echo "--prompt picture $i --seed $i"; done >seven.txt
 for sampler in euler_a dpm_adaptive; do

@@ -52,6 +52,8 @@ expect 2 'after %' $draw -o 'out%s.png' x
 expect 2 'distilled' $draw --guidance 3 x
 
 expect 2 'nonesuch' bench nonesuch
+expect 2 'one file' $draw -b 2 --save-latents l.npy x
+expect 2 'draws many' batch list.txt --noise n.npy
 expect 2 'belongs to rung info' $draw --devices x
 expect 2 'whole number from 0' $draw --device -1 x
 expect 0 '^cpu +[a-z0-9]+, [0-9]+ threads' info --devices

@@ -8,6 +8,7 @@ without it those cases of the old file are kept. Every case holds what rung_samp
 which the network was called, and the final samples. The loops are our own: scale_model_input for the network alone.
 """
 import argparse
+import inspect
 import importlib.util
 import json
 import math
@@ -60,7 +61,7 @@ class Run:
 def run_diffusers(case, cls, overrides, **step_args):
     run = Run(case)
     s = cls.from_config(dict(case["config"]), **overrides)
-    args = {"sigmas": case["sigmas"]} if "sigmas" in case else {"num_inference_steps": case["steps"]}
+    args = {"sigmas": np.array(case["sigmas"])} if "sigmas" in case else {"num_inference_steps": case["steps"]}
     if case.get("tokens"):
         c = s.config
         m = (c.get("max_shift", 1.15) - c.get("base_shift", 0.5)) / (
@@ -81,7 +82,7 @@ class KModel:
         from k_diffusion import external
         self.schedule = external.DiscreteSchedule(((1 - alphas_cumprod) / alphas_cumprod) ** 0.5, quantize=False)
         self.run, self.prediction = run, prediction
-        self.options = None
+        self.whole = False
         ns = types.SimpleNamespace
         self.inner_model = ns(model_patcher=ns(get_model_object=lambda name: ns()), inner_model=ns(model_sampling=ns()))
 
@@ -94,6 +95,7 @@ class KModel:
 
     def __call__(self, x, sigma, **extra):
         t = self.schedule.sigma_to_t(sigma[:1])[0]
+        t = t.round() if self.whole else t
         sigma = sigma[0]
         x_in = x / (sigma**2 + 1) ** 0.5
         x0 = self.denoised(x, sigma, self.run(x_in, t))
@@ -155,6 +157,7 @@ def run_k(case, function, **args):
     run = Run(case)
     config = case["config"]
     euler = S.EulerDiscreteScheduler.from_config(config)
+    vp = args.pop("vp", False)  # a diffusers method on k-diffusion's list: noise of variance 1, whole timesteps
     model = KModel(run, euler.alphas_cumprod, config.get("prediction_type", "epsilon"))
     if case["sampler"].startswith("dpm_"):
         lo, hi = model.schedule.sigmas[0].item(), model.schedule.sigmas[-1].item()
@@ -165,13 +168,16 @@ def run_k(case, function, **args):
     else:
         sigmas = torch.tensor(case["sigmas"]) if "sigmas" in case else named_sigmas(
             case.get("schedule", "default"), case["steps"], model)
-        x = run.noise() * sigmas[0]
+        x = run.noise() * ((sigmas[0] ** 2 + 1) ** 0.5 if vp else sigmas[0])
+        model.whole = vp
         args["sigmas"] = sigmas
     if "cfg_pp" in case["sampler"]:
         args["extra_args"] = {"model_options": {}}
-    if function.__name__ not in ("sample_euler_cfg_pp",):
+    if "noise_sampler" in inspect.signature(function).parameters:
         args["noise_sampler"] = lambda *_: run.noise()
     x = function(model, x, disable=True, **args)
+    if vp:
+        x = x / (args["sigmas"][-1] ** 2 + 1) ** 0.5
     return x, run.calls
 
 
@@ -377,6 +383,8 @@ def lambda_cases(add):
     add(None, dict(q, algorithm_type="noise_prediction", predictor_order=3, corrector_order=3, lower_order_final=False,
                    prediction_type="v_prediction"), 9, sa, generator=rng)
     add(None, dict(q, lower_order_final=False), 25, sa, generator=rng)
+    add("sa_solver", dict(m, algorithm_type="dpmsolver++"), 9, sa, over=dict(algorithm_type="data_prediction"),
+        generator=rng)  # diffusers refuses its relative's name
 
 
 def other_cases(add):
@@ -427,6 +435,11 @@ def other_cases(add):
                  dict(num_train_timesteps=500, shift=1.7)):
         add(None, dict(f, **more), 8, flow, generator=rng)
     add("flow_euler", dict(f, shift=3.0), 0, flow, sigmas=[1.0, 0.75, 0.5, 0.25], append_zero=True)
+    for more in (dict(flow_shift=1.0), dict(flow_shift=3.0), dict(flow_shift=2.0, shift_terminal=0.1),
+                 dict(flow_shift=3.0, final_sigmas_type="sigma_min")):
+        u = dict(_class_name="UniPCMultistepScheduler", use_flow_sigmas=True, prediction_type="flow_prediction", **more)
+        add("unipc", u, 0, S.UniPCMultistepScheduler, sigmas=[1.0, 0.8, 0.55, 0.3, 0.1])
+        add("unipc", u, 0, S.UniPCMultistepScheduler, sigmas=[0.9, 0.5])
     add(None, dict(f, _class_name="FlowMatchHeunDiscreteScheduler", shift=3.0), 8, heun)
     g = dict(_class_name="DPMSolverMultistepScheduler", use_flow_sigmas=True, prediction_type="flow_prediction",
              flow_shift=3.0)
@@ -457,6 +470,17 @@ def k_cases(add, comfy):
         for schedule in LISTED:
             add(name, SD1, 9, f, schedule=schedule)
         add(name, SD1, 0, f, sigmas=[12.0, 4.0, 1.0, 0.3, 0.0])
+    # methods of diffusers over lists that it does not have
+    for schedule in LISTED[4:]:
+        c = dict(SD1, timestep_spacing="trailing")
+        for n in (2, 9, 20):
+            for name, f in (("euler", K.sample_euler), ("heun", K.sample_heun), ("lms", K.sample_lms),
+                            ("dpm2", K.sample_dpm_2), ("dpm2_a", K.sample_dpm_2_ancestral),
+                            ("euler_a", K.sample_euler_ancestral)):
+                if (name, schedule) != ("lms", "linear_quadratic"):  # k-diffusion integrates to 1e-4 only
+                    add(name, c, n, f, schedule=schedule)
+            add("dpm++2m", c, n, K.sample_dpmpp_2m, schedule=schedule, vp=True)
+            add("dpm++2m_sde", c, n, K.sample_dpmpp_2m_sde, schedule=schedule, vp=True, solver_type="midpoint")
     for schedule in LISTED:
         for n in (1, 2, 5, 11, 30):
             add("dpm++2s_a", SD1, n, K.sample_dpmpp_2s_ancestral, schedule=schedule, eta=0.0)
@@ -545,9 +569,9 @@ def main():
             step["generator"] = generator
         finish(case, lambda: run_diffusers(case, cls, flags, **step))
 
-    def add_k(sampler, config, steps, function, schedule=None, eta=None, sigmas=None, n=None, batch=None):
+    def add_k(sampler, config, steps, function, schedule=None, eta=None, sigmas=None, n=None, batch=None, **more):
         case = case_of(sampler, config, steps, schedule=schedule, eta=eta, sigmas=sigmas, n=n, batch=batch)
-        finish(case, lambda: run_k(case, function, **({} if eta is None else {"eta": eta})))
+        finish(case, lambda: run_k(case, function, **more, **({} if eta is None else {"eta": eta})))
 
     bare_k_diffusion()
     comfy = load_comfy(args.comfy) if args.comfy else None
