@@ -103,7 +103,7 @@ expect 0 'of it' convert "$source/assets/icons" whole --type e2m3 --sparsity 0.6
 for signal in INT KILL; do
     tries=0
     rm -rf cut cut.partial
-    until [ -d cut ] || [ $tries = 100 ]; do
+    until [ -d cut ] || [ $tries = 40 ]; do
         "$rung" convert "$source/assets/icons" cut --type e2m3 --sparsity 0.6 -q >/dev/null 2>err.txt &
         pid=$!
         sleep $(printf '%d.%02d' $((tries / 25)) $((tries * 4 % 100)))
@@ -113,6 +113,9 @@ for signal in INT KILL; do
         [ $status = 0 ] || [ $status = 130 ] || [ $status = 137 ] || { fail "interrupted: exit $status: $(cat err.txt)"; break; }
         tries=$((tries + 1))
     done
+    # A busy machine may not get to the end between two signals: the last one is then let finish
+    [ -d cut ] || "$rung" convert "$source/assets/icons" cut --type e2m3 --sparsity 0.6 -q >/dev/null 2>err.txt ||
+        fail "continued after $tries interruptions: $(cat err.txt)"
     same whole cut "interrupted by $signal $tries times"
     [ -e cut.partial ] && fail 'cut.partial is still there'
 done
