@@ -20,10 +20,10 @@ is train_encoder.py's, which saw real icons only. Columns:
 import argparse, csv, glob, json, os, re, subprocess, zlib
 import numpy as np, torch
 from PIL import Image
-from scipy import ndimage
 import train_encoder as judge
 from prepare import read_index
 from fp6 import read
+from train_vae import specks, to_input
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STYLES = ((r"\b3d\b", {"fluent-3d"}), (r"noto style", {"noto", "blob"}), (r"soft gradient", {"fluent-color"}),
@@ -77,14 +77,6 @@ def frechet(a, b):
     return ((ma - mb) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * cross
 
 
-def specks(pictures):
-    count = 0
-    for alpha in pictures[..., 3]:
-        spots, n = ndimage.label(alpha > 12, np.ones((3, 3)))
-        count += (np.bincount(spots.ravel(), minlength=n + 1)[1:] <= 12).sum()
-    return count / len(pictures)
-
-
 def thumbs(pictures):
     """f32 [N, 32 * 32 * 4] in 0..1, areas averaged."""
     return (pictures.reshape(-1, 32, 4, 32, 4, 4).mean((2, 4)) / 255).reshape(len(pictures), -1).astype(np.float32)
@@ -109,7 +101,7 @@ def measure(pictures, wanted, styles, world, own=False):
     return {"R@1": (rank < 1).mean(), "R@5": (rank < 5).mean(),
             "style": np.mean(asked or np.nan), "3d": np.mean(plain or np.nan),
             "FD": frechet(features.numpy(), world["held features"]), "soft": ((alpha > 12) & (alpha < 243)).mean(),
-            "dirt": 1000 * ((alpha > 0) & (alpha <= 12)).mean(), "specks": specks(pictures),
+            "dirt": 1000 * ((alpha > 0) & (alpha <= 12)).mean(), "specks": np.mean([specks(a)[1] for a in alpha]),
             "near": np.nan if own else np.median(near), "copy": np.nan if own else (near < .04).mean()}
 
 
@@ -117,7 +109,6 @@ def measure(pictures, wanted, styles, world, own=False):
 def through_vae(folder, pictures):
     """The pictures as the model's VAE gives them back."""
     from diffusers import AutoencoderKL
-    from train_vae import to_input
     vae = AutoencoderKL.from_config(json.load(open(f"{folder}/vae/config.json"))).eval()
     vae.load_state_dict(read(f"{folder}/vae/diffusion_pytorch_model.safetensors"))
     out = []

@@ -4,6 +4,8 @@
     train_vae.py --samples 12000 [--init DIR] [--channels 8]       encoder and decoder, from a diffusers directory
     train_vae.py --samples 9600 --decoder-only [--fp6] --init CACHE/vae --name vae-decoder
                               latents frozen, read from augment.py's; --fp6: through the weights as they ship
+    ... --decoder-only --drawn CACHE/drawn.npy      half of each batch are latents that the denoiser drew
+                              (draw_latents.py); their target is what the --init decoder makes of them, without its specks
 
 The learning rate follows the samples.
 
@@ -12,9 +14,10 @@ seconds, loss, held-out PSNR pooled and mean of icons, samples/s) and the diffus
 fewer latent channels: the others start small and random.
 Preload jemalloc (README.md): with glibc's malloc much of the time goes into page faults.
 """
-import argparse, csv, os, time
+import argparse, copy, csv, os, time
 import numpy as np, torch, torch.nn.functional as F
 from diffusers import AutoencoderKL
+from scipy import ndimage
 from torch.nn.utils import parametrize
 from augment import MOVED, picture
 from fp6 import FakeFP6, is_fp6
@@ -94,6 +97,33 @@ class Decoded:
         return torch.from_numpy(self.z[rows].astype(np.float32)), to_input(x)
 
 
+def specks(alpha, most=12):
+    """Where an 8-bit alpha [128, 128] shows an isolated spot of at most `most` pixels (neighbours over corners too): bool, and how many."""
+    spots, n = ndimage.label(alpha > 12, np.ones((3, 3)))
+    small = np.bincount(spots.ravel(), minlength=n + 1) <= most
+    small[0] = False
+    return small[spots], small.sum()
+
+
+class Drawn:
+    """Batches of latents that the denoiser drew, with the pictures that `decoder` makes of them, their specks taken out."""
+    def __init__(self, path, decoder, rng):
+        self.z, self.decoder, self.rng = np.load(path), copy.deepcopy(decoder).eval().requires_grad_(False), rng
+
+    @torch.no_grad()
+    def draw(self, count):
+        """(latents, pictures, f32 [count, 128, 128]: 1 where a speck was, and just around it)"""
+        z = torch.from_numpy(self.z[self.rng.choice(len(self.z), count, replace=False)].astype(np.float32))
+        x = self.decoder.decode(z).sample.clamp(-1, 1)
+        where = []
+        for alpha in ((x[:, 3] + 1) * 127.5).numpy():
+            spots = specks(alpha)[0]
+            around = ndimage.binary_dilation(spots, np.ones((3, 3)), 2)
+            where.append(around & ~ndimage.binary_dilation((alpha > 12) & ~spots))
+        where = torch.from_numpy(np.stack(where))
+        return z, torch.where(where[:, None], -1., x), where.float()
+
+
 def edges(x):
     return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
 
@@ -132,7 +162,15 @@ def quantise_aware(vae):
             parametrize.register_parametrization(module, "weight", FakeFP6())
 
 
+def drawn_loss(vae, drawn, count):
+    """The decoder on the denoiser's latents: as it was, but for its specks, which are few pixels and count as a mean of their own."""
+    z, x, where = drawn.draw(count)
+    y = vae.decode(z).sample
+    return reconstruction_loss(y, x) + 2 * (F.relu(y[:, 3] + 1) * where).sum() / (where.sum() + 50)
+
+
 def train(vae, args, pack, concept, out):
+    drawn = args.drawn and Drawn(args.drawn, vae, np.random.default_rng(args.seed))
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
         if args.fp6:
@@ -152,8 +190,10 @@ def train(vae, args, pack, concept, out):
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (n + 1) / 100) * (1 - done) ** .8 + 1e-5
         if args.decoder_only:
-            z, x = batches.draw(args.batch)
+            z, x = batches.draw(args.batch // 2 if drawn else args.batch)
             loss = reconstruction_loss(vae.decode(z + args.noise * torch.randn_like(z)).sample, x)
+            if drawn:
+                loss = loss + drawn_loss(vae, drawn, args.batch // 2)
         else:
             x = batches.draw(args.batch, done)
             posterior = vae.encode(x).latent_dist
@@ -200,6 +240,7 @@ def main():
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--decoder-only", action="store_true")
     args.add_argument("--noise", type=float, default=0., help="decoder-only: noise on the latents, as a sampler leaves it")
+    args.add_argument("--drawn", help="decoder-only: draw_latents.py's file")
     args.add_argument("--fp6", action="store_true", help="decoder-only: train the weights as FP6 will round them")
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
