@@ -1,22 +1,19 @@
 /* diffusion/main.c - the command line: the only file that prints or exits. */
-#define _GNU_SOURCE /* sigaction, getrandom, readlink, asprintf */
-#include <errno.h>
-#include <math.h>
+#define _POSIX_C_SOURCE 200809L /* sigaction, isatty */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "assets/json.h"
-#include "assets/npy.h"
 #include "bench/bench_cuda.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_ladder.h"
 #include "bench/bench_model.h"
 #include "diffusion/batch.h"
+#include "diffusion/cli_request.h"
 #include "diffusion/compare.h"
 #include "diffusion/compare_data.h"
 #include "diffusion/compare_page.h"
@@ -39,26 +36,6 @@ static void on_interrupt(int sig) {
 static int exit_status(rung_status st) {
     if (interrupted) return EXIT_INTERRUPTED;
     return st == RUNG_OK ? 0 : st == RUNG_EARG ? EXIT_USAGE : EXIT_FAILED;
-}
-
-/* The model that ships: beside the installed program, else in the source tree that the program was built in. */
-static rung_status default_model(char **path, rung_err *err) {
-    static const char *const places[] = {"/../share/rung/icons", "/../assets/icons"};
-    char exe[4096];
-    const ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    exe[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(exe, '/');
-    if (slash) *slash = 0;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        if (asprintf(path, "%s%s", exe, places[i]) < 0) break;
-        char index[4200];
-        snprintf(index, sizeof index, "%s/model_index.json", *path);
-        if (access(index, R_OK) == 0) return RUNG_OK;
-        free(*path);
-    }
-    *path = NULL;
-    return rung_fail(err, RUNG_EIO, "the model that ships is not beside the program (%s%s): give one with -m", exe,
-                     places[0]);
 }
 
 struct progress {
@@ -104,56 +81,6 @@ static void print_json(const rung_image *image, const char *output, double load,
     cJSON_Delete(o);
 }
 
-/* The .npy files of the hooks, read before the model so that a wrong name is told at once. */
-struct inputs {
-    rung_npy noise, embeds, neg_embeds, pooled, neg_pooled;
-};
-
-static rung_status read_inputs(struct inputs *in, const cli_options *o, rung_err *err) {
-    if (o->noise) RUNG_TRY(rung_npy_read(&in->noise, o->noise, err));
-    if (o->embeds) RUNG_TRY(rung_npy_read(&in->embeds, o->embeds, err));
-    if (o->neg_embeds) RUNG_TRY(rung_npy_read(&in->neg_embeds, o->neg_embeds, err));
-    if (o->pooled_embeds) RUNG_TRY(rung_npy_read(&in->pooled, o->pooled_embeds, err));
-    if (o->neg_pooled_embeds) RUNG_TRY(rung_npy_read(&in->neg_pooled, o->neg_pooled_embeds, err));
-    return RUNG_OK;
-}
-
-static rung_status embeds_of(rung_rows *out, const rung_npy *a, const char *file, rung_err *err) {
-    if (!a->data) return RUNG_OK;
-    if (a->ndim < 2 || a->ndim > 3 || (a->ndim == 3 && a->shape[0] != 1))
-        return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions, wanted [1, n, d] or [n, d]", file, a->ndim);
-    *out = (rung_rows){a->data, a->shape[a->ndim - 2], a->shape[a->ndim - 1]};
-    return RUNG_OK;
-}
-
-/* Noise decides the size where -W and -H do not. */
-static rung_status noise_of(rung_request *r, const rung_npy *a, const rung_engine_info *info, const char *file,
-                            rung_err *err) {
-    if (!a->data) return RUNG_OK;
-    const size_t *s = a->shape;
-    if (a->ndim == 4 && s[0] == 1 && s[1] == info->latent_channels && s[2] > 0 && s[3] > 0) {
-        if (!r->height) r->height = s[2] * info->factor;
-        if (!r->width) r->width = s[3] * info->factor;
-        r->noise = a->data;
-        if (r->height == s[2] * info->factor && r->width == s[3] * info->factor) return RUNG_OK;
-    }
-    const size_t h = (r->height ? r->height : info->height) / info->factor;
-    const size_t w = (r->width ? r->width : info->width) / info->factor;
-    return rung_fail(err, RUNG_ESHAPE, "%s: %d dimensions [%zu, %zu, %zu, %zu], wanted [1, %zu, %zu, %zu]", file,
-                     a->ndim, a->ndim > 0 ? s[0] : 0, a->ndim > 1 ? s[1] : 0, a->ndim > 2 ? s[2] : 0,
-                     a->ndim > 3 ? s[3] : 0, info->latent_channels, h, w);
-}
-
-static rung_status save_hooks(const rung_image *image, const cli_options *o, rung_err *err) {
-    if (o->save_embeds)
-        RUNG_TRY(rung_npy_write(o->save_embeds, image->embeds, 3, (size_t[]){1, image->embed_rows, image->context_dim},
-                                err));
-    if (o->save_latents)
-        RUNG_TRY(rung_npy_write(o->save_latents, image->latents, 4,
-                                (size_t[]){1, image->latent_channels, image->latent_h, image->latent_w}, err));
-    return RUNG_OK;
-}
-
 static void say_times(const rung_image *image, double load, double write) {
     fprintf(stderr,
             "load %.3f s, encode %.3f s, denoise %.3f s (%d steps of %s), decode %.3f s, write %.3f s, peak %.0f MB\n",
@@ -176,7 +103,7 @@ static rung_status keep_picture(rung_engine *e, const rung_request *r, const cli
     char *name = cli_output_name(o->output, r->seed, i);
     if (!name) return rung_fail(err, RUNG_ENOMEM, "out of memory");
     const double load = i == 0 ? rung_describe(e)->load_seconds : 0, start = rung_now();
-    rung_status st = save_hooks(image, o, err);
+    rung_status st = cli_save_hooks(image, o, err);
     if (!st) st = rung_image_save(image, name, err);
     if (!st) {
         const double write = rung_now() - start;
@@ -212,78 +139,19 @@ static rung_status draw_round(rung_engine *e, const rung_request *r, const cli_o
     return st;
 }
 
-static rung_status random_seed(uint64_t *seed, rung_err *err) {
-    if (getrandom(seed, sizeof *seed, 0) != (ssize_t)sizeof *seed)
-        return rung_fail(err, RUNG_EIO, "no random seed: %s", strerror(errno));
-    *seed >>= 32; /* torch's CPU generator looks at 32 bits, and short seeds can be typed again */
-    return RUNG_OK;
-}
-
-/* A random seed is rank 0's for all. */
-static rung_status choose_seed(const cli_options *o, rung_comm *world, uint64_t *seed, rung_err *err) {
-    if (o->seed >= 0) return RUNG_OK;
-    RUNG_TRY(random_seed(seed, err));
-    return world ? rung_comm_broadcast_now(world, seed, sizeof *seed, 0, err) : RUNG_OK;
-}
-
-static rung_request request_of(const cli_options *o) {
-    return (rung_request){.prompt = o->prompt,
-                          .negative_prompt = o->negative_prompt,
-                          .width = (size_t)o->width,
-                          .height = (size_t)o->height,
-                          .steps = o->steps.n == 1 ? (int)o->steps.v[0] : 0,
-                          .cfg_scale = o->cfg_scale.n == 1 ? fmaxf(1, o->cfg_scale.v[0]) : 0,
-                          .guidance_rescale = (float)o->guidance_rescale,
-                          .seed = (uint64_t)o->seed,
-                          .rng = o->rng && strcmp(o->rng, "cuda") == 0 ? RUNG_RNG_CUDA : RUNG_RNG_CPU,
-                          .sampler = o->sampler,
-                          .scheduler = o->scheduler,
-                          .eta = (float)o->eta,
-                          .eta_set = o->eta_set,
-                          .sigmas = o->sigmas.v,
-                          .n_sigmas = o->sigmas.n,
-                          .clip_skip = (int)o->clip_skip,
-                          .literal = o->literal,
-                          .vae_tiling = o->vae_tiling};
-}
-
-static rung_status engine_options(const cli_options *o, const char *model, rung_comm *world, rung_options *out,
-                                  rung_err *err) {
-    const bool many = o->command == CLI_BATCH || o->batch_count > 1;
-    const bool guided = o->cfg_scale.n != 1 || o->cfg_scale.v[0] > 1;
-    parallel_layout l;
-    RUNG_TRY(parallel_choose(&l, &o->parallel, world ? world->size : 1, many, guided, err));
-    *out = (rung_options){.model = model,
-                          .comm = world,
-                          .tp = l.tp,
-                          .cfg = l.cfg,
-                          .threads = (int)o->threads,
-                          .type = o->type,
-                          .backend = o->backend,
-                          .device = (int)o->device,
-                          .exact = o->exact,
-                          .loras = o->loras,
-                          .n_loras = o->n_loras};
-    return RUNG_OK;
-}
-
-static rung_status generate(const cli_options *o, const char *model, rung_comm *world, struct inputs *in,
-                            rung_err *err) {
+static rung_status generate(const cli_options *o, const char *model, rung_comm *world, cli_inputs *in, rung_err *err) {
     rung_engine *e = NULL;
-    rung_request r = request_of(o);
+    rung_request r = cli_request(o);
     rung_options options;
-    RUNG_TRY(engine_options(o, model, world, &options, err));
+    RUNG_TRY(cli_engine_options(o, model, world, &options, err));
     if (o->guidance_set)
         return rung_fail(err, RUNG_EARG, "--guidance: this model has no distilled guidance; --cfg-scale is its own");
-    RUNG_TRY(read_inputs(in, o, err));
-    RUNG_TRY(embeds_of(&r.embeds, &in->embeds, o->embeds, err));
-    RUNG_TRY(embeds_of(&r.neg_embeds, &in->neg_embeds, o->neg_embeds, err));
-    RUNG_TRY(embeds_of(&r.pooled, &in->pooled, o->pooled_embeds, err));
-    RUNG_TRY(embeds_of(&r.neg_pooled, &in->neg_pooled, o->neg_pooled_embeds, err));
-    RUNG_TRY(choose_seed(o, world, &r.seed, err));
+    RUNG_TRY(cli_inputs_read(in, o, err));
+    RUNG_TRY(cli_inputs_embeds(&r, in, o, err));
+    RUNG_TRY(cli_choose_seed(o, world, &r.seed, err));
     options.no_text_encoder = r.embeds.data && (r.neg_embeds.data || r.cfg_scale == 1);
     rung_status st = rung_open(&e, &options, err);
-    if (!st) st = noise_of(&r, &in->noise, rung_describe(e), o->noise, err);
+    if (!st) st = cli_inputs_noise(&r, in, rung_describe(e), o->noise, err);
     if (!st && o->verbose) fprintf(stderr, "%s, %s\n", model, rung_describe(e)->pipeline);
     if (!st && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)r.seed);
     for (long i = 0; !st && i < o->batch_count; i += e->ranks.groups) st = draw_round(e, &r, o, (size_t)i, err);
@@ -340,27 +208,16 @@ static int on_batch_event(void *user, const batch_event *e) {
     return interrupted;
 }
 
-static rung_status read_prompts(const char *path, char **text, rung_err *err) {
-    enum { FILE_MAX = 64 << 20 };
-    size_t size = 0;
-    if (strcmp(path, "-") != 0) return rung_file_read(path, FILE_MAX, text, &size, err);
-    if (getdelim(text, &size, 0, stdin) >= 0) return RUNG_OK; /* to the end: no prompt holds a NUL */
-    free(*text);
-    *text = strdup("");
-    if (!*text) return rung_fail(err, RUNG_ENOMEM, "out of memory");
-    return ferror(stdin) ? rung_fail(err, RUNG_EIO, "standard input: %s", strerror(errno)) : RUNG_OK;
-}
-
 static rung_status batch(const cli_options *o, const char *model, rung_comm *world, rung_err *err) {
-    rung_request defaults = request_of(o);
+    rung_request defaults = cli_request(o);
     rung_options options;
     prompt_file file = {0};
     batch_result result = {0};
     rung_engine *e = NULL;
     char *text = NULL;
-    RUNG_TRY(engine_options(o, model, world, &options, err));
-    RUNG_TRY(choose_seed(o, world, &defaults.seed, err));
-    if (!world || world->rank == 0) RUNG_TRY(read_prompts(o->prompt_file, &text, err));
+    RUNG_TRY(cli_engine_options(o, model, world, &options, err));
+    RUNG_TRY(cli_choose_seed(o, world, &defaults.seed, err));
+    if (!world || world->rank == 0) RUNG_TRY(cli_read_prompts(o->prompt_file, &text, err));
     rung_status st = ranks_share_text(world, &text, err);
     if (!st) st = prompt_file_parse(&file, text, &defaults, err);
     free(text);
@@ -445,41 +302,14 @@ static rung_status write_comparison(const compare *c, const cli_options *o, cons
     return st;
 }
 
-/* The prompts of the command line, of a file, or the preset's. */
-static rung_status comparison_prompts(prompt_file *file, const cli_options *o, rung_err *err) {
-    rung_request defaults = request_of(o);
-    defaults.sampler = defaults.scheduler = NULL; /* what is compared */
-    defaults.steps = 0;
-    defaults.cfg_scale = 0;
-    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
-    if (o->seed < 0 && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)defaults.seed);
-    if (o->prompt_file) {
-        char *text = NULL;
-        RUNG_TRY(read_prompts(o->prompt_file, &text, err));
-        const rung_status st = prompt_file_parse(file, text, &defaults, err);
-        free(text);
-        if (st || !file->fault_count) return st;
-        return rung_fail(err, RUNG_EFORMAT, "%s:%zu: %s", o->prompt_file, file->faults[0].line,
-                         file->faults[0].message);
-    }
-    size_t n = 0;
-    const char **prompts = calloc(o->n_prompts + 16, sizeof *prompts);
-    if (!prompts) return rung_fail(err, RUNG_ENOMEM, "out of memory");
-    if (o->prompt) prompts[n++] = o->prompt;
-    for (size_t i = 0; i < o->n_prompts; i++) prompts[n++] = o->prompts[i];
-    for (size_t i = 0; o->preset && i < 15 && compare_preset_prompt(i); i++) prompts[n++] = compare_preset_prompt(i);
-    const rung_status st = prompt_file_of(file, prompts, n, &defaults, err);
-    free(prompts);
-    return st;
-}
-
 static rung_status run_comparison(const cli_options *o, const char *model, rung_err *err) {
     struct comparing w = {.o = o};
+    uint64_t seed = (uint64_t)o->seed;
     rung_options engine;
     prompt_file file = {0};
     rung_engine *e = NULL;
     compare c = {0};
-    RUNG_TRY(engine_options(o, model, NULL, &engine, err));
+    RUNG_TRY(cli_engine_options(o, model, NULL, &engine, err));
     const compare_options how = {.samplers = o->sampler,
                                  .schedulers = o->scheduler,
                                  .steps = o->steps.v,
@@ -492,7 +322,9 @@ static rung_status run_comparison(const cli_options *o, const char *model, rung_
                                  .folder = o->output ? o->output : "compare",
                                  .engine = &engine,
                                  .model = o->model};
-    rung_status st = comparison_prompts(&file, o, err);
+    rung_status st = o->seed < 0 ? cli_random_seed(&seed, err) : RUNG_OK;
+    if (!st && o->seed < 0 && !o->quiet) fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+    if (!st) st = cli_comparison_prompts(&file, o, seed, err);
     if (!st) st = compare_plan(&c, &how, err);
     if (!st) st = rung_open(&e, &engine, err);
     if (!st) st = compare_fit(&c, e, err);
@@ -527,11 +359,11 @@ static int on_convert(void *user, const char *what, size_t done, size_t total) {
 }
 
 static rung_status convert(const cli_options *o, rung_err *err) {
-    rung_request defaults = request_of(o);
+    rung_request defaults = cli_request(o);
     char *prompts = NULL;
     convert_report report = {0};
-    if (o->seed < 0) RUNG_TRY(random_seed(&defaults.seed, err));
-    if (o->calibrate) RUNG_TRY(read_prompts(o->calibrate, &prompts, err));
+    if (o->seed < 0) RUNG_TRY(cli_random_seed(&defaults.seed, err));
+    if (o->calibrate) RUNG_TRY(cli_read_prompts(o->calibrate, &prompts, err));
     const convert_options c = {.model = o->model,
                                .out = o->convert_out,
                                .type = o->type,
@@ -591,8 +423,8 @@ static rung_status bench_model(const cli_options *o, rung_err *err) {
     enum { REPEAT = 2 };
     char *shipped = NULL;
     rung_options options;
-    if (!o->model) RUNG_TRY(default_model(&shipped, err));
-    rung_status st = engine_options(o, o->model ? o->model : shipped, NULL, &options, err);
+    if (!o->model) RUNG_TRY(cli_default_model(&shipped, err));
+    rung_status st = cli_engine_options(o, o->model ? o->model : shipped, NULL, &options, err);
     if (!st)
         st = rung_bench_model(&options, (size_t)o->width, (size_t)o->height, REPEAT, print_bench_stage, (void *)o, err);
     free(shipped);
@@ -636,7 +468,7 @@ static rung_status bench_ladder(const cli_options *o, rung_comm *world, rung_err
     rung_pool *pool;
     char *shipped = NULL;
     bool silent = world && world->rank > 0;
-    if (!o->model) RUNG_TRY(default_model(&shipped, err));
+    if (!o->model) RUNG_TRY(cli_default_model(&shipped, err));
     rung_status st = rung_cpu_mask(&mask, err);
     if (!st) st = rung_pool_open(&pool, o->threads ? (int)o->threads : 1, err); /* one thread a rank */
     if (!st) {
@@ -662,8 +494,8 @@ static rung_status show_devices(const cli_options *o, rung_err *err) {
 
 static rung_status with_model(const cli_options *o, rung_comm *world, rung_err *err) {
     char *shipped = NULL, *text = NULL;
-    struct inputs in = {0};
-    if (!o->model) RUNG_TRY(default_model(&shipped, err));
+    cli_inputs in = {0};
+    if (!o->model) RUNG_TRY(cli_default_model(&shipped, err));
     const char *model = o->model ? o->model : shipped;
     rung_status st;
     if (o->command == CLI_INFO) {
@@ -676,11 +508,7 @@ static rung_status with_model(const cli_options *o, rung_comm *world, rung_err *
     } else {
         st = generate(o, model, world, &in, err);
     }
-    rung_npy_free(&in.noise);
-    rung_npy_free(&in.embeds);
-    rung_npy_free(&in.neg_embeds);
-    rung_npy_free(&in.pooled);
-    rung_npy_free(&in.neg_pooled);
+    cli_inputs_free(&in);
     free(shipped);
     return st;
 }
