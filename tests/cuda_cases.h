@@ -184,8 +184,8 @@ static inline double product_error(const product_case &c) {
     memcpy(x.data(), d.x.data(), d.x.size() * 2);
     cuda_tc_gemm g = {};
     g.x = x.data(), g.x_row = d.x_row, g.bf16 = c.bf16;
-    g.m = c.m, g.n = c.n, g.k = d.k8;
-    g.sums = sums.data(), g.sums_row = row, g.scale = d.scale.data();
+    g.out.m = c.m, g.out.n = c.n, g.k = d.k8;
+    g.out.y = sums.data(), g.out.y_row = row, g.out.scale = d.scale.data();
     g.split = split.data(), g.splits = c.splits;
     if (c.kind == FPX) run_fpx(g, c, d);
     if (c.kind == CSL) run_csl(g, c, d);

@@ -48,6 +48,24 @@ static void test_any_numbers(product_kind kind) {
     }
 }
 
+/* Six-bit weights as f16, for the libraries: every code in every place. */
+static void test_expand(size_t n, size_t k) {
+    const size_t even = (k + 7) / 8 * 8;
+    const rung_fpx_shape shape = rung_fpx_shape_of(6, n, k, RUNG_FPX_TILE);
+    std::vector<uint8_t> codes(n * k);
+    for (size_t i = 0; i < codes.size(); i++) codes[i] = (uint8_t)(i * 29 % 64);
+    std::vector<uint4> w(rung_fpx_bytes(&shape) / sizeof(uint4));
+    std::vector<uint16_t> y(n * even + 1, 0x7777);
+    rung_fpx_pack((unsigned char *)w.data(), codes.data(), &shape);
+    cuda_k_fpx_expand(nullptr, y.data(), w.data(), n, even);
+    size_t wrong = y[n * even] != 0x7777;
+    for (size_t i = 0; i < n * even; i++) {
+        const float want = i % even < k ? rung_e3m2_to_f32(codes[i / even * k + i % even]) : 0;
+        wrong += y[i] != cuda_host::f32_to_f16(want);
+    }
+    CHECK(wrong == 0);
+}
+
 static void test_split_choice() {
     CHECK(cuda_tc_splits(1, 4096, 4096, 256, 108) == 13);   /* 16 blocks for 108 multiprocessors */
     CHECK(cuda_tc_splits(4096, 4096, 4096, 256, 108) == 1); /* enough blocks */
@@ -64,6 +82,8 @@ int main() {
         test_counts(kind);
         test_any_numbers(kind);
     }
+    for (size_t n : {1u, 64u, 65u, 200u})
+        for (size_t k : {1u, 8u, 63u, 64u, 100u}) test_expand(n, k);
     test_split_choice();
     cuda_host::set_order(1);
     expect_exact({FPX, 9, 130, 200});

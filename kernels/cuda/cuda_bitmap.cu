@@ -97,7 +97,8 @@ static __device__ __forceinline__ void bitmap_gemm(const cuda_tc_gemm &g, const 
         if (i + 1 < p.steps) load(i + 1);
         tc_multiply_tile<BF16, TOKENS>(acc, w, x[i % 2]);
     }
-    tc_store_tile<TOKENS>(acc, p, token0, BF16 ? 1.0f : 4096.0f);
+    static_assert(TC_STAGE(ROWS) <= 2 * TILE, "the way out");
+    tc_store<ROWS, 2, TOKENS>(w, acc, g, p, token0, BF16 ? 1.0f : 4096.0f);
 }
 
 template <int TOKENS>
@@ -114,10 +115,10 @@ __global__ void __launch_bounds__(THREADS)
 void cuda_k_bitmap_gemm(cudaStream_t s, const cuda_tc_gemm *args, const uint32_t *bitmap, const uint32_t *codes,
                         const uint32_t *strip_at) {
     const cuda_tc_gemm g = *args;
-    if (!g.m || !g.n) return;
+    if (!g.out.m || !g.out.n) return;
     if (g.bf16)
         TC_LAUNCH(bitmap_gemm_bf16, g, ROWS, 0, s, g, bitmap, codes, strip_at);
     else
         TC_LAUNCH(bitmap_gemm_f16, g, ROWS, 0, s, g, bitmap, codes, strip_at);
-    tc_add_splits(s, args);
+    tc_finish(s, args);
 }

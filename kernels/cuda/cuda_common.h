@@ -37,6 +37,25 @@ static __device__ inline float apply_act(float v, rung_act act) {
     return v;
 }
 
+/* A sum of row r, column c on its way through rung_epilogue (kernels/backend.h): up to the activation, from it on, and
+ * all of it. GEGLU takes two sums and is its caller's. */
+static __device__ inline float before_act(const cuda_epilogue_args &a, size_t r, size_t c, float v) {
+    if (a.scale) v *= a.scale[c];
+    if (a.bias) v += a.bias[c];
+    if (a.ep.sample_add) v += a.ep.sample_add[r / a.ep.rows_per_sample * a.ep.sample_add_stride + c];
+    return v;
+}
+static __device__ inline float after_act(const cuda_epilogue_args &a, size_t r, size_t c, float v) {
+    const size_t n = a.ep.act == RUNG_ACT_GEGLU ? a.n / 2 : a.n;
+    if (a.ep.gate) v *= a.ep.gate[r / a.ep.rows_per_sample * a.ep.gate_stride + c];
+    if (a.ep.residual) v += a.ep.residual[r * n + c];
+    if (a.ep.out_scale != 0) v *= a.ep.out_scale;
+    return v;
+}
+static __device__ inline float finish_sum(const cuda_epilogue_args &a, size_t r, size_t c, float v) {
+    return after_act(a, r, c, apply_act(before_act(a, r, c, v), a.ep.act));
+}
+
 static __device__ inline float warp_sum(float v) {
     for (int d = 16; d > 0; d /= 2) v += __shfl_xor_sync(0xffffffffu, v, d);
     return v;

@@ -12,24 +12,18 @@ static __device__ inline float read_sum(const cuda_epilogue_args &a, size_t r, s
     else
         v = __half2float(((const __half *)a.sums)[i]);
     if (a.kind == CUDA_X_F16 && !(fabsf(v) < INFINITY)) atomicOr(a.range, 1u);
-    if (a.scale) v *= a.scale[c];
-    if (a.bias) v += a.bias[c];
-    if (a.ep.sample_add) v += a.ep.sample_add[r / a.ep.rows_per_sample * a.ep.sample_add_stride + c];
-    return v;
+    return before_act(a, r, c, v);
 }
 
 __global__ void epilogue(cuda_epilogue_args a, size_t n) {
-    EACH(i, a.m *n) {
+    EACH(i, a.m * n) {
         const size_t r = i / n, c = i % n;
         float v = read_sum(a, r, c);
         if (a.ep.act == RUNG_ACT_GEGLU)
             v *= apply_act(read_sum(a, r, n + c), RUNG_ACT_GELU);
         else
             v = apply_act(v, a.ep.act);
-        if (a.ep.gate) v *= a.ep.gate[r / a.ep.rows_per_sample * a.ep.gate_stride + c];
-        if (a.ep.residual) v += a.ep.residual[i];
-        if (a.ep.out_scale != 0) v *= a.ep.out_scale;
-        a.y[r * a.y_row + c] = v;
+        a.y[r * a.y_row + c] = after_act(a, r, c, v);
     }
 }
 

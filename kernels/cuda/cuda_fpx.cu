@@ -43,10 +43,11 @@ template <bool BF16> static __device__ __forceinline__ uint32_t pair_of(uint32_t
 }
 
 /* The A fragment of 16-row block b: two steps, each gives the registers of rows g and g + 8. */
-template <bool BF16> static __device__ __forceinline__ void expand_block(uint32_t a[4], const slice_words &w, int b) {
+template <bool BF16>
+static __device__ __forceinline__ void expand_block(uint32_t a[4], uint32_t high_word, uint32_t low_word, int b) {
     RUNG_UNROLL
     for (int i = 0; i < 2; i++) {
-        const uint32_t high = w.high[b / 2] << 2 * (b % 2 * 2 + i), low = w.low[b] << 4 * i;
+        const uint32_t high = high_word << 2 * (b % 2 * 2 + i), low = low_word << 4 * i;
         const uint32_t p = (high & 0xc0c0c0c0u) | (low & 0xf0f0f0f0u) >> 2;
         a[2 * i] = pair_of<BF16>(p);
         a[2 * i + 1] = pair_of<BF16>(p << 8);
@@ -81,7 +82,7 @@ static __device__ __forceinline__ void multiply_step(float acc[4][TOKENS / 8][4]
         RUNG_UNROLL
         for (int block = 0; block < 4; block++) {
             uint32_t a[4];
-            expand_block<BF16>(a, words[slice % 2], block);
+            expand_block<BF16>(a, words[slice % 2].high[block / 2], words[slice % 2].low[block], block);
             RUNG_UNROLL
             for (int t = 0; t < TOKENS / 8; t++) tc_mma<BF16>(acc[block][t], a, b[t] + slice % 2 * 2);
         }
@@ -91,7 +92,7 @@ static __device__ __forceinline__ void multiply_step(float acc[4][TOKENS / 8][4]
 /* grid: (n / 256, m / TOKENS, splits).  block: 128.  shared: 2 * (12288 + TOKENS * 128) bytes, at most 40960.
  * Bytes: w 0.75 n k for each TOKENS rows of x, x 2 m k for each 256 rows of w, out 4 m n splits. FLOPs 2 m n k. */
 template <bool BF16, int TOKENS>
-static __device__ __forceinline__ void fpx_gemm(const cuda_tc_gemm &g, const uint32_t *w) {
+static __device__ __forceinline__ void fpx_product(const cuda_tc_gemm &g, const uint32_t *w) {
     __shared__ __align__(16) uint32_t planes[2][PLANES];
     __shared__ __align__(16) uint16_t x[2][TOKENS * STEP];
     const unsigned warp = threadIdx.x / 32;
@@ -114,47 +115,79 @@ static __device__ __forceinline__ void fpx_gemm(const cuda_tc_gemm &g, const uin
         const uint32_t *mine = planes[i % 2] + warp * (HIGH + LOW);
         if (live) multiply_step<BF16, TOKENS>(acc, mine, mine + HIGH, x[i % 2]);
     }
-    if (!live) return;
-    RUNG_UNROLL
-    for (int block = 0; block < 4; block++) RUNG_UNROLL
-    for (int t = 0; t < TOKENS / 8; t++)
-        tc_store(acc[block][t], p, row0 + 16 * block, token0 + 8 * t, BF16 ? 1.0f : 4096.0f);
+    static_assert(TC_STAGE(ROWS) <= sizeof planes, "the way out");
+    tc_store<ROWS, 4, TOKENS>(planes, acc, g, p, token0, BF16 ? 1.0f : 4096.0f);
 }
 
 template <int TOKENS> __global__ void __launch_bounds__(THREADS) fpx_gemm_f16(const cuda_tc_gemm g, const uint32_t *w) {
-    fpx_gemm<false, TOKENS>(g, w);
+    fpx_product<false, TOKENS>(g, w);
 }
 template <int TOKENS>
 __global__ void __launch_bounds__(THREADS) fpx_gemm_bf16(const cuda_tc_gemm g, const uint32_t *w) {
-    fpx_gemm<true, TOKENS>(g, w);
+    fpx_product<true, TOKENS>(g, w);
 }
 
 void cuda_k_fpx_gemm(cudaStream_t s, const cuda_tc_gemm *args, const void *w) {
     const cuda_tc_gemm g = *args;
-    if (!g.m || !g.n) return;
+    if (!g.out.m || !g.out.n) return;
     if (g.bf16)
         TC_LAUNCH(fpx_gemm_bf16, g, ROWS, 0, s, g, (const uint32_t *)w);
     else
         TC_LAUNCH(fpx_gemm_f16, g, ROWS, 0, s, g, (const uint32_t *)w);
-    tc_add_splits(s, args);
+    tc_finish(s, args);
 }
 
-/* grid: (n / 128, m).  block: 128.  Bytes: 4 m n (splits + 1). */
-__global__ void __launch_bounds__(THREADS) add_splits(const cuda_tc_gemm g) {
-    const size_t c = (size_t)blockIdx.x * THREADS + threadIdx.x;
-    if (c >= g.n) return;
-    for (size_t r = blockIdx.y; r < g.m; r += gridDim.y) {
-        float v = 0;
-        for (unsigned i = 0; i < g.splits; i++) v += g.split[(i * g.m + r) * g.n + c];
-        g.sums[r * g.sums_row + c] = g.scale ? v * g.scale[c] : v;
+/* The f16 pair of units of 2^-12 as itself: exact. */
+static __device__ __forceinline__ uint32_t scaled_pair(uint32_t pair) {
+    const __half lo = __ushort_as_half((unsigned short)pair), hi = __ushort_as_half((unsigned short)(pair >> 16));
+    return ptx_pack_f16(__half2float(lo) * 4096, __half2float(hi) * 4096);
+}
+
+/* grid: blocks_for(lanes' shares of blocks).  block: NT.  Bytes: 0.75 in, 2 out for each weight. */
+__global__ void fpx_expand(uint16_t *y, const uint32_t *w, size_t rows, size_t k, size_t rows64, size_t k64) {
+    const uint32_t *const low = w + rows64 * k64 / 16;
+    EACH(i, rows64 * k64 / 8) { /* lane, block, slice */
+        const unsigned lane = (unsigned)(i % 32), block = (unsigned)(i / 32 % 4);
+        const size_t slice = i / 128;
+        uint32_t a[4];
+        expand_block<false>(a, w[(2 * slice + block / 2) * 32 + lane], low[i], (int)block);
+        for (unsigned j = 0; j < 4; j++) {
+            const size_t row = slice / (k64 / 16) * 64 + 16 * block + lane / 4 + j % 2 * 8;
+            const size_t col = slice % (k64 / 16) * 16 + lane % 4 * 2 + j / 2 * 8;
+            if (row < rows && col < k) *(uint32_t *)(y + row * k + col) = scaled_pair(a[j]);
+        }
     }
 }
 
-void tc_add_splits(cudaStream_t s, const cuda_tc_gemm *args) {
+void cuda_k_fpx_expand(cudaStream_t s, uint16_t *y, const void *w, size_t rows, size_t k) {
+    const size_t rows64 = (rows + 63) / 64 * 64, k64 = (k + STEP - 1) / STEP * STEP;
+    if (rows && k)
+        RUNG_LAUNCH(fpx_expand, blocks_for(rows64 * k64 / 8), NT, 0, s, y, (const uint32_t *)w, rows, k, rows64, k64);
+}
+
+static __device__ __forceinline__ float sum_of_parts(const cuda_tc_gemm &g, size_t r, size_t c) {
+    float v = 0;
+    for (unsigned i = 0; i < g.splits; i++) v += g.split[(i * g.out.m + r) * g.out.n + c];
+    return before_act(g.out, r, c, v);
+}
+
+/* grid: blocks_for(outputs).  block: NT.  Bytes: 4 m n splits, and the epilogue's. */
+__global__ void finish_parts(const cuda_tc_gemm g, size_t n) {
+    EACH(i, g.out.m * n) {
+        const size_t r = i / n, c = i % n;
+        float v = sum_of_parts(g, r, c);
+        if (g.out.ep.act == RUNG_ACT_GEGLU)
+            v *= apply_act(sum_of_parts(g, r, n + c), RUNG_ACT_GELU);
+        else
+            v = apply_act(v, g.out.ep.act);
+        g.out.y[r * g.out.y_row + c] = after_act(g.out, r, c, v);
+    }
+}
+
+void tc_finish(cudaStream_t s, const cuda_tc_gemm *args) {
     const cuda_tc_gemm g = *args;
-    if (g.splits < 2) return;
-    const dim3 grid((unsigned)((g.n + THREADS - 1) / THREADS), (unsigned)(g.m < 65535 ? g.m : 65535));
-    RUNG_LAUNCH(add_splits, grid, THREADS, 0, s, g);
+    const size_t n = g.out.ep.act == RUNG_ACT_GEGLU ? g.out.n / 2 : g.out.n;
+    if (cuda_tc_needs_split(args) && n) RUNG_LAUNCH(finish_parts, blocks_for(g.out.m * n), NT, 0, s, g, n);
 }
 
 unsigned cuda_tc_splits(size_t m, size_t n, size_t k, unsigned tile_rows, int multiprocessors) {

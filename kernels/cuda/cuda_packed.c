@@ -146,15 +146,19 @@ void cuda_packed_close(cuda_backend *c, cuda_packed *p) {
 void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const cuda_packed *p, const cuda_matrix *w,
                      const rung_epilogue *ep) {
     const unsigned tile_rows = p->form == CUDA_PACKED_FPX ? FPX_TILE_ROWS : TILE_ROWS;
-    cuda_tc_gemm g = {.x = x, .x_row = w->kp, .bf16 = w->dtype == GEMM_BF16, .m = m, .n = w->n, .k = w->kp};
-    const bool in_place = ep->act != RUNG_ACT_GEGLU && ep->residual != y;
-    g.sums = in_place ? y : cuda_scratch(c, SCRATCH_SUMS, m * w->n * sizeof *g.sums);
-    g.sums_row = w->n;
+    cuda_tc_gemm g = {.x = x, .x_row = w->kp, .bf16 = w->dtype == GEMM_BF16, .k = w->kp};
+    g.out = (cuda_epilogue_args){.y = y,
+                                 .y_row = ep->act == RUNG_ACT_GEGLU ? w->n / 2 : w->n,
+                                 .m = m,
+                                 .n = w->n,
+                                 .scale = w->scale,
+                                 .bias = w->bias,
+                                 .ep = *ep};
     g.splits = cuda_tc_splits(m, w->n, w->kp, tile_rows, c->multiprocessors);
-    if (g.splits > 1) g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * m * w->n * sizeof *g.split);
-    if (!g.sums || (g.splits > 1 && !g.split)) return;
+    if (cuda_tc_needs_split(&g) &&
+        !(g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * m * w->n * sizeof *g.split)))
+        return;
     if (p->form == CUDA_PACKED_FPX) cuda_k_fpx_gemm(c->stream, &g, p->items);
     if (p->form == CUDA_PACKED_BITMAP) cuda_k_bitmap_gemm(c->stream, &g, p->bitmap, p->items, p->at);
     if (p->form == CUDA_PACKED_CSL) cuda_k_spmm(c->stream, &g, p->items, p->at);
-    cuda_finish_sums(c, y, g.sums, CUDA_X_F32, w->n, m, w, ep);
 }

@@ -74,7 +74,8 @@ static __device__ __forceinline__ void spmm(const cuda_tc_gemm &g, const uint32_
         ptx_cp_async_wait<0>();
         __syncthreads(); /* the tiles are whole, and all are done with the other pair */
     }
-    tc_store_tile<TOKENS>(acc, p, token0, 1.0f);
+    static_assert(TC_STAGE(ROWS) <= 2 * TILE, "the way out");
+    tc_store<ROWS, 2, TOKENS>(w, acc, g, p, token0, 1.0f);
 }
 
 template <int TOKENS>
@@ -90,10 +91,10 @@ __global__ void __launch_bounds__(THREADS)
 
 void cuda_k_spmm(cudaStream_t s, const cuda_tc_gemm *args, const uint32_t *items, const int32_t *tile_at) {
     const cuda_tc_gemm g = *args;
-    if (!g.m || !g.n) return;
+    if (!g.out.m || !g.out.n) return;
     if (g.bf16)
         TC_LAUNCH(spmm_bf16, g, ROWS, 2 * 2 * TILE, s, g, items, tile_at);
     else
         TC_LAUNCH(spmm_f16, g, ROWS, 2 * 2 * TILE, s, g, items, tile_at);
-    tc_add_splits(s, args);
+    tc_finish(s, args);
 }

@@ -7,6 +7,7 @@
 extern "C" {
 #endif
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_kernels.h"
 
 /* ---- cuda_attention.cu ---- */
 
@@ -20,26 +21,35 @@ size_t cuda_k_attention_scratch(const rung_attention_args *a);
  */
 void cuda_k_attention(cudaStream_t s, const rung_attention_args *a, void *scratch, unsigned *range);
 
-/* ---- cuda_fpx.cu, cuda_spmm.cu, cuda_bitmap.cu: sums [m, n] = x [m, k] w^T for packed weights [n, k] ---- */
+/* ---- cuda_fpx.cu, cuda_spmm.cu, cuda_bitmap.cu: y [m, n] = epilogue(x [m, k] w^T) for packed weights [n, k] --------
+ */
 
 typedef struct {
     const void *x; /* f16, or bf16, [m, k]; 16-byte aligned */
     size_t x_row;  /* elements between rows; a multiple of 8 */
     bool bf16;
-    size_t m, n, k; /* k: a multiple of 8, columns behind the weight's own are 0 in x or in w */
-    float *sums;    /* f32 [m, n], rows sums_row apart */
-    size_t sums_row;
-    const float *scale; /* f32 [n]: what column c is multiplied by; NULL: 1 */
-    float *split;       /* f32 [splits, m, n], when splits > 1 */
-    unsigned splits;    /* parts of k that are summed apart and then added in their order; at least 1 */
+    size_t k;               /* a multiple of 8; columns behind the weight's own are 0 in x or in w */
+    cuda_epilogue_args out; /* y, y_row, m, n, scale, bias, ep; the others are not looked at */
+    unsigned splits;        /* parts of k that are summed apart and then added in their order; at least 1 */
+    float *split;           /* f32 [splits, m, n]: needed for several parts, and for GEGLU */
 } cuda_tc_gemm;
 
-/** Parts of k to sum apart so that few rows of x still fill `multiprocessors`; tile_rows: 256 TC-FPx, 128 the others.
- */
+static inline bool cuda_tc_needs_split(const cuda_tc_gemm *g) {
+    return g->splits > 1 || g->out.ep.act == RUNG_ACT_GEGLU;
+}
+
+/* Columns of y that a block makes. */
+enum { CUDA_TC_FPX_ROWS = 256, CUDA_TC_TILE_ROWS = 128 };
+
+/** Parts of k to sum apart so that few rows of x still fill `multiprocessors`; tile_rows: FPX_ROWS for TC-FPx, TILE_ROWS
+ * for the others. */
 unsigned cuda_tc_splits(size_t m, size_t n, size_t k, unsigned tile_rows, int multiprocessors);
 
 /** w: TC-FPx, six bits (kernels/tc_fpx.h), n and k padded to multiples of 64; 16-byte aligned. Weights are E3M2. */
 void cuda_k_fpx_gemm(cudaStream_t s, const cuda_tc_gemm *g, const void *w);
+
+/** y f16 [rows, k] = the numbers of such a w, k even. */
+void cuda_k_fpx_expand(cudaStream_t s, uint16_t *y, const void *w, size_t rows, size_t k);
 
 /** Tiled-CSL (kernels/tiled_csl.h): items as f16, or bf16 as x is, 16-byte aligned; tile_at [tiles + 1] in fours. Any
  * number of items in a tile. */

@@ -26,13 +26,4 @@ static __device__ __forceinline__ void tc_multiply_tile(float acc[2][TOKENS / 8]
         }
     }
 }
-
-template <int TOKENS>
-static __device__ __forceinline__ void tc_store_tile(const float acc[2][TOKENS / 8][4], const tc_part &p,
-                                                     unsigned token0, float factor) {
-    const unsigned row0 = blockIdx.x * ROWS + threadIdx.x / 32 * ROWS_WARP;
-    RUNG_UNROLL
-    for (int block = 0; block < 2; block++) RUNG_UNROLL
-    for (int t = 0; t < TOKENS / 8; t++) tc_store(acc[block][t], p, row0 + 16 * block, token0 + 8 * t, factor);
-}
 #endif

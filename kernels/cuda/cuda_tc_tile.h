@@ -7,11 +7,8 @@
  */
 #ifndef RUNG_CUDA_TC_TILE_H
 #define RUNG_CUDA_TC_TILE_H
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
+#include "kernels/cuda/cuda_common.h"
 #include "kernels/cuda/cuda_tc.h"
-#include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
 
 enum { WARPS = 4, THREADS = 32 * WARPS, STEP = 64 };
@@ -25,9 +22,7 @@ typedef struct {
     const uint16_t *x;
     size_t x_row;
     unsigned m, n, k;
-    float *out; /* sums, or this part's plane of split */
-    size_t out_row;
-    const float *scale;
+    float *plane;               /* this part's sums, [m, n]; NULL: they go through the epilogue at once */
     unsigned first_step, steps; /* of k */
 } tc_part;
 
@@ -36,12 +31,10 @@ static __device__ __forceinline__ tc_part tc_part_of(const cuda_tc_gemm &g) {
     const unsigned steps = (unsigned)((g.k + STEP - 1) / STEP), z = blockIdx.z;
     p.x = (const uint16_t *)g.x;
     p.x_row = g.x_row;
-    p.m = (unsigned)g.m, p.n = (unsigned)g.n, p.k = (unsigned)g.k;
+    p.m = (unsigned)g.out.m, p.n = (unsigned)g.out.n, p.k = (unsigned)g.k;
     p.first_step = (unsigned)((unsigned long long)steps * z / g.splits);
     p.steps = (unsigned)((unsigned long long)steps * (z + 1) / g.splits) - p.first_step;
-    p.out = g.splits > 1 ? g.split + z * g.m * g.n : g.sums;
-    p.out_row = g.splits > 1 ? g.n : g.sums_row;
-    p.scale = g.splits > 1 ? nullptr : g.scale;
+    p.plane = g.splits > 1 || g.out.ep.act == RUNG_ACT_GEGLU ? g.split + z * g.out.m * g.out.n : nullptr;
     return p;
 }
 
@@ -71,25 +64,54 @@ static __device__ __forceinline__ void tc_mma(float d[4], const uint32_t a[4], c
         ptx_mma_f16(d, a, b);
 }
 
-/* One 16 x 8 accumulator to out[token, row]: eight neighbouring rows of w fill a 32-byte sector. */
-static __device__ __forceinline__ void tc_store(const float d[4], const tc_part &p, unsigned row0, unsigned token0,
-                                                float factor) {
-    const unsigned lane = threadIdx.x % 32;
-    for (unsigned i = 0; i < 4; i++) {
-        const unsigned row = row0 + lane / 4 + (i < 2 ? 0 : 8), token = token0 + lane % 4 * 2 + (i & 1);
-        if (row >= p.n || token >= p.m) continue;
-        const float scale = p.scale ? p.scale[row] * factor : factor; /* a power of two: no rounding of its own */
-        p.out[token * p.out_row + row] = d[i] * scale;
+/* Sums of TOKENS rows of x by ROWS columns, [TOKENS][ROWS + 4] in shared memory, to where they belong: whole lines of
+ * y at a time. */
+template <int ROWS, int TOKENS>
+static __device__ __forceinline__ void tc_write(const float *sums, const cuda_tc_gemm &g, const tc_part &p,
+                                                unsigned token0) {
+    RUNG_NO_UNROLL
+    for (unsigned i = threadIdx.x; i < TOKENS * ROWS; i += THREADS) {
+        const size_t c = blockIdx.x * ROWS + i % ROWS, r = token0 + i / ROWS;
+        if (c >= p.n || r >= p.m) continue;
+        const float v = sums[i / ROWS * (ROWS + 4) + i % ROWS];
+        if (p.plane)
+            p.plane[r * p.n + c] = v;
+        else
+            g.out.y[r * g.out.y_row + c] = finish_sum(g.out, r, c, v);
     }
 }
 
-/* split [splits, m, n] to sums, the parts in their order. cuda_fpx.cu. */
-void tc_add_splits(cudaStream_t s, const cuda_tc_gemm *g);
+/* The accumulators of all warps, each 16 * BLOCKS columns, times a power of two, out by way of `stage`: shared memory
+ * that the product is done with, TC_STAGE(rows) bytes. */
+#define TC_STAGE(rows) (16 * ((rows) + 4) * 4)
+template <int ROWS, int BLOCKS, int TOKENS>
+static __device__ __forceinline__ void tc_store(void *stage, const float acc[BLOCKS][TOKENS / 8][4],
+                                                const cuda_tc_gemm &g, const tc_part &p, unsigned token0,
+                                                float factor) {
+    enum { AT_ONCE = TOKENS < 16 ? TOKENS : 16 };
+    const unsigned lane = threadIdx.x % 32, column = threadIdx.x / 32 * 16 * BLOCKS + lane / 4;
+    float *const sums = (float *)stage;
+    RUNG_UNROLL
+    for (int t = 0; t < TOKENS; t += AT_ONCE) {
+        __syncthreads(); /* the tiles, or the last sums, are used up */
+        RUNG_UNROLL
+        for (int block = 0; block < BLOCKS; block++) RUNG_UNROLL
+        for (int j = 0; j < AT_ONCE / 8; j++) RUNG_UNROLL
+        for (int i = 0; i < 4; i++)
+            sums[(8 * j + lane % 4 * 2 + i % 2) * (ROWS + 4) + column + 16 * block + i / 2 * 8] =
+                acc[block][t / 8 + j][i] * factor;
+        __syncthreads(); /* these sums are there */
+        tc_write<ROWS, AT_ONCE>(sums, g, p, token0 + t);
+    }
+}
+
+/* The parts of a product, in their order, through the epilogue; nothing when the product has done it. cuda_fpx.cu. */
+void tc_finish(cudaStream_t s, const cuda_tc_gemm *g);
 
 /* One instance for TOKENS rows of x: dynamic shared memory (`fixed` bytes of w, and x's two tiles) when fixed > 0. */
 #define TC_LAUNCH_TOKENS(kernel, tokens, g, rows, fixed, s, ...)                                                       \
     do {                                                                                                               \
-        const dim3 grid_((unsigned)(((g).n + (rows)-1) / (rows)), (unsigned)(((g).m + (tokens)-1) / (tokens)),         \
+        const dim3 grid_((unsigned)(((g).out.n + (rows)-1) / (rows)), (unsigned)(((g).out.m + (tokens)-1) / (tokens)), \
                          (g).splits);                                                                                  \
         const unsigned shared_ = (fixed) > 0 ? (fixed) + 2 * 2 * (tokens)*STEP : 0;                                    \
         if (shared_ > 48 << 10)                                                                                        \
@@ -100,11 +122,11 @@ void tc_add_splits(cudaStream_t s, const cuda_tc_gemm *g);
 /* The launch of a product for the number of rows in a tile of x: as few as cover m, at most 64. */
 #define TC_LAUNCH(kernel, g, rows, fixed, s, ...)                                                                      \
     do {                                                                                                               \
-        if ((g).m <= 8)                                                                                                \
+        if ((g).out.m <= 8)                                                                                            \
             TC_LAUNCH_TOKENS(kernel, 8, g, rows, fixed, s, __VA_ARGS__);                                               \
-        else if ((g).m <= 16)                                                                                          \
+        else if ((g).out.m <= 16)                                                                                      \
             TC_LAUNCH_TOKENS(kernel, 16, g, rows, fixed, s, __VA_ARGS__);                                              \
-        else if ((g).m <= 32)                                                                                          \
+        else if ((g).out.m <= 32)                                                                                      \
             TC_LAUNCH_TOKENS(kernel, 32, g, rows, fixed, s, __VA_ARGS__);                                              \
         else                                                                                                           \
             TC_LAUNCH_TOKENS(kernel, 64, g, rows, fixed, s, __VA_ARGS__);                                              \
