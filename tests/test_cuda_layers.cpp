@@ -151,6 +151,15 @@ static void test_sparse(bed &b) {
     }
 }
 
+/* So many rows that packed weights are expanded for cuBLASLt (CUDA_PACKED_LARGE), and one row fewer. */
+static void test_many_rows(bed &b) {
+    for (size_t m : {(size_t)511, (size_t)512}) {
+        linear_case(b, m, 70, 33, RUNG_STORE_FP6, true, {RUNG_ACT_GEGLU, 0});
+        linear_case(b, m, 129, 72, RUNG_STORE_FP6, true, {RUNG_ACT_SILU, ADD | GATE | RESIDUAL});
+        for (rung_dtype dtype : {RUNG_F16, RUNG_F6_E3M2}) sparse_case(b, dtype, m, 131, 100, 0.3f, {RUNG_ACT_NONE, 0});
+    }
+}
+
 /* Numbers that the types have to round: a TF32 or f16 operand is off by 2^-11, a bf16 one by 2^-8. */
 static void test_rounding(bed &b) {
     static const float tol[] = {0, 2e-3f, 2e-3f, 2e-2f};
@@ -263,6 +272,7 @@ int main() {
     if (!b.gpu) return check_result();
     test_linear(b);
     test_sparse(b);
+    test_many_rows(b);
     test_rounding(b);
     test_conv(b);
     test_attention(b);

@@ -122,3 +122,32 @@ void cuda_k_bitmap_gemm(cudaStream_t s, const cuda_tc_gemm *args, const uint32_t
         TC_LAUNCH(bitmap_gemm_f16, g, ROWS, 0, s, g, bitmap, codes, strip_at);
     tc_finish(s, args);
 }
+
+/* grid: strips / WARPS, a warp each.  block: 128.  Bytes: 1/8 + 0.75 d in, 2 out for each weight. */
+__global__ void __launch_bounds__(THREADS) bitmap_expand(uint16_t *y, const uint32_t *bitmap, const uint32_t *codes,
+                                                         const uint32_t *strip_at, size_t rows, size_t k) {
+    const unsigned lane = threadIdx.x % 32;
+    const size_t strip = (size_t)blockIdx.x * WARPS + threadIdx.x / 32, across = (k + STEP - 1) / STEP;
+    const size_t row = strip / across * 16 + lane / 2, col0 = strip % across * STEP + lane % 2 * 32;
+    if (strip / across * 16 >= rows) return; /* the whole warp */
+    const uint32_t bits = bitmap[strip * 32 + lane], *from = codes + (size_t)strip_at[strip] * 4;
+    unsigned bit = 6 * codes_before(bits);
+    for (unsigned c = 0; c < 32; c++) {
+        float v = 0;
+        if (bits >> c & 1) {
+            const uint32_t low = from[bit / 32] >> bit % 32, high = bit % 32 > 26 ? from[bit / 32 + 1] : 0;
+            const uint32_t code = (low | high << (32 - bit % 32) % 32) & 63;
+            v = 4096 * __half2float(__ushort_as_half((unsigned short)number_of<false>(code)));
+            bit += 6;
+        }
+        if (row < rows && col0 + c < k) y[row * k + col0 + c] = __half_as_ushort(__float2half_rn(v));
+    }
+}
+
+void cuda_k_bitmap_expand(cudaStream_t s, uint16_t *y, const uint32_t *bitmap, const uint32_t *codes,
+                          const uint32_t *strip_at, size_t rows, size_t k) {
+    const size_t strips = (rows + 15) / 16 * ((k + STEP - 1) / STEP);
+    if (strips)
+        RUNG_LAUNCH(bitmap_expand, (unsigned)((strips + WARPS - 1) / WARPS), THREADS, 0, s, y, bitmap, codes, strip_at,
+                    rows, k);
+}

@@ -12,7 +12,7 @@
 #include "kernels/tc_fpx.h"
 #include "kernels/tiled_csl.h"
 
-enum { FPX_TILE_ROWS = 256, TILE_ROWS = 128, FPX_ROW_MULTIPLE = RUNG_FPX_TILE };
+enum { TILE_ROWS = CUDA_TC_TILE_ROWS, FPX_ROW_MULTIPLE = RUNG_FPX_TILE };
 
 cuda_packed_form cuda_packed_choose(const weight_stack *s) {
     if (s->dtype == GEMM_FP6) return s->sparse ? CUDA_PACKED_BITMAP : CUDA_PACKED_FPX;
@@ -143,9 +143,28 @@ void cuda_packed_close(cuda_backend *c, cuda_packed *p) {
     *p = (cuda_packed){0};
 }
 
+/* The weights as the libraries take them, in scratch, and a product by cuBLASLt. */
+static void run_expanded(cuda_backend *c, float *y, const void *x, size_t m, const cuda_packed *p, const cuda_matrix *w,
+                         const rung_epilogue *ep) {
+    cuda_matrix plain = *w;
+    uint16_t *numbers = cuda_scratch(c, SCRATCH_WEIGHTS, w->n * w->kp * sizeof *numbers);
+    if (!numbers) return;
+    if (p->form == CUDA_PACKED_FPX) cuda_k_fpx_expand(c->stream, numbers, p->items, w->n, w->kp);
+    if (p->form == CUDA_PACKED_BITMAP)
+        cuda_k_bitmap_expand(c->stream, numbers, p->bitmap, p->items, p->at, w->n, w->kp);
+    if (p->form == CUDA_PACKED_CSL) cuda_k_csl_expand(c->stream, numbers, p->items, p->at, w->n, w->kp);
+    if (plain.dtype == GEMM_FP6) plain.dtype = GEMM_F16;
+    plain.w = numbers;
+    cuda_gemm(c, y, x, w->kp, m, &plain, ep);
+}
+
 void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const cuda_packed *p, const cuda_matrix *w,
                      const rung_epilogue *ep) {
-    const unsigned tile_rows = p->form == CUDA_PACKED_FPX ? FPX_TILE_ROWS : TILE_ROWS;
+    if (m >= CUDA_PACKED_LARGE) {
+        run_expanded(c, y, x, m, p, w, ep);
+        return;
+    }
+    const unsigned tile_rows = p->form == CUDA_PACKED_FPX ? CUDA_TC_FPX_ROWS : TILE_ROWS;
     cuda_tc_gemm g = {.x = x, .x_row = w->kp, .bf16 = w->dtype == GEMM_BF16, .k = w->kp};
     g.out = (cuda_epilogue_args){.y = y,
                                  .y_row = ep->act == RUNG_ACT_GEGLU ? w->n / 2 : w->n,
@@ -155,8 +174,7 @@ void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const c
                                  .bias = w->bias,
                                  .ep = *ep};
     g.splits = cuda_tc_splits(m, w->n, w->kp, tile_rows, c->multiprocessors);
-    if (cuda_tc_needs_split(&g) &&
-        !(g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * m * w->n * sizeof *g.split)))
+    if (cuda_tc_needs_split(&g) && !(g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * m * w->n * sizeof *g.split)))
         return;
     if (p->form == CUDA_PACKED_FPX) cuda_k_fpx_gemm(c->stream, &g, p->items);
     if (p->form == CUDA_PACKED_BITMAP) cuda_k_bitmap_gemm(c->stream, &g, p->bitmap, p->items, p->at);

@@ -16,6 +16,12 @@ typedef struct {
     void *items, *bitmap, *at; /* NULL where the form has none */
 } cuda_packed;
 
+/* From so many rows of x on the weights are expanded to 16 bits in scratch and multiplied by cuBLASLt. Ours expand a
+ * weight again for every 64 rows; expanding it once costs about 5 bytes of traffic, at a GPU's peaks the time of 390
+ * (4090) to 700 rows (H100) of arithmetic; published six-bit kernels fall behind dense f16 from 256 rows on
+ * (pytorch/ao, pull 223). An estimate: no GPU has measured it here. */
+enum { CUDA_PACKED_LARGE = 512 };
+
 cuda_packed_form cuda_packed_choose(const weight_stack *s);
 
 /** w: sizes, factors and bias; its w->w stays NULL. RUNG_EFORMAT, RUNG_ESHAPE, RUNG_ENOMEM, RUNG_EDEVICE. */

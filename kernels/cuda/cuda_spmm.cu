@@ -98,3 +98,23 @@ void cuda_k_spmm(cudaStream_t s, const cuda_tc_gemm *args, const uint32_t *items
         TC_LAUNCH(spmm_f16, g, ROWS, 2 * 2 * TILE, s, g, items, tile_at);
     tc_finish(s, args);
 }
+
+/* grid: tiles.  block: 128.  Bytes: 4 for each item, 2 for each weight and once more for each item. */
+__global__ void __launch_bounds__(THREADS)
+    csl_expand(uint16_t *y, const uint32_t *items, const int32_t *tile_at, size_t rows, size_t k) {
+    const size_t across = (k + STEP - 1) / STEP, row0 = blockIdx.x / across * ROWS, col0 = blockIdx.x % across * STEP;
+    for (unsigned i = threadIdx.x; i < TILE; i += THREADS)
+        if (row0 + i / STEP < rows && col0 + i % STEP < k) y[(row0 + i / STEP) * k + col0 + i % STEP] = 0;
+    __syncthreads(); /* the tile is all zeros */
+    const size_t end = (size_t)tile_at[blockIdx.x + 1] * 4;
+    for (size_t i = (size_t)tile_at[blockIdx.x] * 4 + threadIdx.x; i < end; i += THREADS) {
+        const unsigned at = items[i] >> 16, row = at / STEP, col = (at ^ row % 8 * 8) % STEP;
+        if ((uint16_t)items[i]) y[(row0 + row) * k + col0 + col] = (uint16_t)items[i];
+    }
+}
+
+void cuda_k_csl_expand(cudaStream_t s, uint16_t *y, const uint32_t *items, const int32_t *tile_at, size_t rows,
+                       size_t k) {
+    const size_t tiles = (rows + ROWS - 1) / ROWS * ((k + STEP - 1) / STEP);
+    if (tiles) RUNG_LAUNCH(csl_expand, (unsigned)tiles, THREADS, 0, s, y, items, tile_at, rows, k);
+}

@@ -41,8 +41,8 @@ static inline bool cuda_tc_needs_split(const cuda_tc_gemm *g) {
 /* Columns of y that a block makes. */
 enum { CUDA_TC_FPX_ROWS = 256, CUDA_TC_TILE_ROWS = 128 };
 
-/** Parts of k to sum apart so that few rows of x still fill `multiprocessors`; tile_rows: FPX_ROWS for TC-FPx, TILE_ROWS
- * for the others. */
+/** Parts of k to sum apart so that few rows of x still fill `multiprocessors`; tile_rows: FPX_ROWS for TC-FPx,
+ * TILE_ROWS for the others. */
 unsigned cuda_tc_splits(size_t m, size_t n, size_t k, unsigned tile_rows, int multiprocessors);
 
 /** w: TC-FPx, six bits (kernels/tc_fpx.h), n and k padded to multiples of 64; 16-byte aligned. Weights are E3M2. */
@@ -55,10 +55,18 @@ void cuda_k_fpx_expand(cudaStream_t s, uint16_t *y, const void *w, size_t rows, 
  * number of items in a tile. */
 void cuda_k_spmm(cudaStream_t s, const cuda_tc_gemm *g, const uint32_t *items, const int32_t *tile_at);
 
+/** y [rows, k], 16 bits each, = the numbers of such weights. */
+void cuda_k_csl_expand(cudaStream_t s, uint16_t *y, const uint32_t *items, const int32_t *tile_at, size_t rows,
+                       size_t k);
+
 /** Bitmap and six-bit codes in strips (kernels/fp6_strips.h), n padded to a multiple of 128; E3M2. bitmap and codes:
  * 16-byte aligned. */
 void cuda_k_bitmap_gemm(cudaStream_t s, const cuda_tc_gemm *g, const uint32_t *bitmap, const uint32_t *codes,
                         const uint32_t *strip_at);
+
+/** y f16 [rows, k] = the numbers of such weights. */
+void cuda_k_bitmap_expand(cudaStream_t s, uint16_t *y, const uint32_t *bitmap, const uint32_t *codes,
+                          const uint32_t *strip_at, size_t rows, size_t k);
 
 #ifdef __cplusplus
 }
