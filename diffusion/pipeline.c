@@ -8,6 +8,7 @@
 
 #include "diffusion/engine.h"
 #include "diffusion/infotext.h"
+#include "diffusion/resident.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 #include "samplers/guidance.h"
@@ -44,6 +45,7 @@ struct job {
     float *net_in, *net_out, *time; /* [nets, h, w, channels] twice, [nets] */
     rung_sampler *sampler;
     rung_denoiser_run *run;
+    resident device; /* where the latents are during the steps, when not in `latents` */
     rung_times times;
 };
 
@@ -213,6 +215,13 @@ static rung_status begin_denoiser(struct job *j, rung_err *err) {
     return st;
 }
 
+/* The engine's GPU, when a step needs the host for nothing: NULL else. */
+static rung_backend *device_for(const struct job *j) {
+    rung_backend *be = j->e->be;
+    const bool alone = !j->lane && !j->e->ranks.cfg && !j->e->ranks.group;
+    return alone && be->ops->on_device && j->first->guidance_rescale == 0 ? be : NULL;
+}
+
 static rung_status open_sampler(struct job *j, rung_err *err) {
     const rung_denoiser_info *d = rung_denoiser_describe(j->e->denoiser);
     const rung_request *r = j->first;
@@ -225,8 +234,22 @@ static rung_status open_sampler(struct job *j, rung_err *err) {
                                    .n_sigmas = r->n_sigmas,
                                    .batch = j->count,
                                    .n = j->n,
-                                   .image_tokens = j->h * j->w / (d->size_multiple * d->size_multiple)};
+                                   .image_tokens = j->h * j->w / (d->size_multiple * d->size_multiple),
+                                   .be = device_for(j)};
     return rung_sampler_open(&j->sampler, &p, err);
+}
+
+static rung_status open_resident(struct job *j, rung_err *err) {
+    j->device = (resident){.be = rung_sampler_memory(j->sampler),
+                           .run = j->run,
+                           .count = j->count,
+                           .nets = j->nets,
+                           .channels = j->channels,
+                           .pixels = j->h * j->w,
+                           .scale = guidance_scale(j),
+                           .time = j->time,
+                           .rng = j->rng};
+    return j->device.be ? resident_open(&j->device, err) : RUNG_OK;
 }
 
 static void start_noise(struct job *j) {
@@ -235,6 +258,10 @@ static void start_noise(struct job *j) {
         const rung_request *r = &j->requests[i];
         float *x = j->latents + i * j->n;
         rung_rng_seed(&j->rng[i], j->first->rng, r->seed);
+        if (j->device.be) {
+            resident_start(&j->device, i, r->noise, sigma);
+            continue;
+        }
         if (r->noise)
             memcpy(x, r->noise, j->n * sizeof *x);
         else
@@ -271,13 +298,15 @@ static rung_status sample(struct job *j, rung_err *err) {
     const int steps = rung_sampler_steps(j->sampler);
     const rung_request *r = j->first;
     for (int i = 0; i < steps; i++) {
-        RUNG_TRY(rung_sampler_step(j->sampler, i, j->latents, denoise, j, draw_noise, j, err));
+        RUNG_TRY(j->device.be ? rung_sampler_step(j->sampler, i, j->device.latents, resident_denoise, &j->device,
+                                                  resident_noise, &j->device, err)
+                              : rung_sampler_step(j->sampler, i, j->latents, denoise, j, draw_noise, j, err));
         if (j->lanes && atomic_load(&j->lanes->stop)) return rung_fail(err, RUNG_ECANCELLED, "another picture failed");
         if (j->requests != r) continue; /* the first lane tells */
         if (r->progress && r->progress(r->progress_user, i + 1, steps))
             return rung_fail(err, RUNG_ECANCELLED, "cancelled after step %d of %d", i + 1, steps);
     }
-    return RUNG_OK;
+    return j->device.be ? resident_finish(&j->device, j->latents, err) : RUNG_OK;
 }
 
 /* Takes the picture's latents and embeddings along, for those who compare engines. */
@@ -379,10 +408,12 @@ static rung_status make_pictures(struct job *j, rung_image *images, rung_err *er
     RUNG_TRY(open_sampler(j, err));
     RUNG_TRY(encode(j, err));
     RUNG_TRY(begin_denoiser(j, err));
+    RUNG_TRY(open_resident(j, err));
     const double encoded = rung_now();
     start_noise(j);
     RUNG_TRY(sample(j, err));
     rung_denoiser_end(&j->run); /* its scratch is the VAE's */
+    resident_close(&j->device);
     const double denoised = rung_now();
     for (size_t i = 0; ranks_lead(&j->e->ranks) && i < j->count; i++) RUNG_TRY(decode(j, i, &images[i], err));
     j->times = (rung_times){encoded - start, denoised - encoded, rung_now() - denoised};
@@ -395,6 +426,7 @@ static rung_status run_job(struct job *j, rung_image *images, rung_err *err) {
     for (size_t i = 0; j->prompts && i < j->nets; i++) rung_embeds_free(&j->prompts[i]);
     for (size_t i = 0; st && i < j->count; i++) rung_image_free(&images[i]);
     rung_denoiser_end(&j->run);
+    resident_close(&j->device);
     rung_sampler_close(&j->sampler);
     free(j->prompts);
     free(j->rng);

@@ -17,10 +17,10 @@
 #include "kernels/base/pool.h"
 #include "kernels/base/tensor.h"
 
-typedef struct rung_backend rung_backend; /* one device: a CPU with its threads, or one GPU with its stream */
-typedef struct rung_linear rung_linear;   /* packed weight [n, k] and bias [n]; opaque, each backend has its own */
-typedef struct rung_conv rung_conv;       /* packed convolution weight and bias */
-typedef struct rung_table rung_table;     /* rows to look up: token and position embeddings */
+typedef struct rung_backend rung_backend;     /* one device: a CPU with its threads, or one GPU with its stream */
+typedef struct rung_linear rung_linear;       /* packed weight [n, k] and bias [n]; opaque, each backend has its own */
+typedef struct rung_conv rung_conv;           /* packed convolution weight and bias */
+typedef struct rung_table rung_table;         /* rows to look up: token and position embeddings */
 typedef struct rung_recording rung_recording; /* a step to play back; see step_begin */
 
 /* What weights are kept as. STORED keeps a 16- or 6-bit tensor as it is (8-bit floats become F16, F64 becomes F32). */
@@ -84,6 +84,13 @@ typedef struct {
     bool causal;
 } rung_attention_args;
 
+/* One array of a sum: w * x. */
+typedef struct {
+    float w;
+    const float *x;
+} rung_term;
+enum { RUNG_MOST_TERMS = 8 };
+
 /* The operations. Shapes are the caller's promise: nothing here looks at a file. A CPU operation cannot fail; a device
  * that fails keeps its first error, ignores what follows and reports it at sync. */
 typedef struct rung_backend_ops {
@@ -98,10 +105,10 @@ typedef struct rung_backend_ops {
     void (*download)(rung_backend *be, void *host_dst, const void *src, size_t bytes); /* complete after sync */
 
     /* A step that is made again and again with the same shapes: a device may record what is queued between step_begin
-     * and step_end and play it back as one (a CUDA graph). The operations are called all the same, so that what the host
-     * computes and uploads is up to date; only uploads and downloads reach the device then. *rec is the caller's, NULL at
-     * first, and ended by recording_close. After step_end gives true nothing was computed: what was recorded did not
-     * fit, and the step has to be made again. All NULL where a backend has nothing to record. */
+     * and step_end and play it back as one (a CUDA graph). The operations are called all the same, so that what the
+     * host computes and uploads is up to date; only uploads and downloads reach the device then. *rec is the caller's,
+     * NULL at first, and ended by recording_close. After step_end gives true nothing was computed: what was recorded
+     * did not fit, and the step has to be made again. All NULL where a backend has nothing to record. */
     void (*step_begin)(rung_backend *be, rung_recording **rec);
     bool (*step_end)(rung_backend *be, rung_recording *rec);
     void (*recording_close)(rung_backend *be, rung_recording **rec);
@@ -152,6 +159,17 @@ typedef struct rung_backend_ops {
     /* [batch, gh * gw, p * p * ch] tokens (py, px, ch order) -> [batch, gh * p, gw * p, ch] */
     void (*unpatchify)(rung_backend *be, float *y, const float *x, size_t batch, size_t gh, size_t gw, size_t p,
                        size_t ch);
+
+    /* y [rows, dim], a timestep embedding: with half = dim / 2 and w_j = 10000^(-j / (half - shift)), sin(t w_j) in the
+     * first half and cos(t w_j) in the second, with flip the other way round; 0 behind them when dim is odd. t f32
+     * [rows] in the backend's memory. Source: Ho et al. 2020; diffusers get_timestep_embedding. */
+    void (*sinusoids)(rung_backend *be, float *y, const float *t, size_t rows, size_t dim, bool flip, double shift);
+    /* y[i] = (the sum of w * x[i] over 1 to RUNG_MOST_TERMS terms, in their order) / over: a sampler's update. y may be
+     * one of the x. */
+    void (*combine)(rung_backend *be, float *y, const rung_term *terms, size_t count, float over, size_t n);
+    /* y [n]: standard normal numbers, torch's CUDA generator of this seed at its call number `offset`
+     * (kernels/base/rng.h). */
+    void (*normal)(rung_backend *be, float *y, size_t n, uint64_t seed, uint64_t offset);
 } rung_backend_ops;
 
 struct rung_backend {
@@ -161,7 +179,8 @@ struct rung_backend {
 /** The CPU. Borrows the pool. `cpu`: features to use (rung_cpu_detect() & a mask). */
 rung_status rung_cpu_backend_open(rung_backend **out, rung_pool *pool, unsigned cpu, rung_err *err);
 
-/** exact: no Winograd, every convolution sums as its definition does; some twice as slow. `be` is a CPU's. Off at first.
+/** exact: no Winograd, every convolution sums as its definition does; some twice as slow. `be` is a CPU's. Off at
+ * first.
  */
 void rung_cpu_backend_exact(rung_backend *be, bool exact);
 

@@ -71,6 +71,10 @@ static inline void op_unpatchify(const rung_exec *x, float *y, const float *in, 
                                  size_t p, size_t ch) {
     RUNG_OP(x, unpatchify(x->be, y, in, batch, gh, gw, p, ch));
 }
+static inline void op_sinusoids(const rung_exec *x, float *y, const float *t, size_t rows, size_t dim, bool flip,
+                                double shift) {
+    RUNG_OP(x, sinusoids(x->be, y, t, rows, dim, flip, shift));
+}
 /* Sums over ranks. A failure stays with the communicator: whoever runs the step asks for it at the end. */
 static inline int exec_ranks(const rung_exec *x) { return x->comm ? x->comm->size : 1; }
 

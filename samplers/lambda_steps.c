@@ -103,15 +103,15 @@ dpm_coefs dpm_coefficients(dpm_algorithm algorithm, solver_form solver, int orde
 void dpm_convert(rung_sampler *s, lambda_point at, const float *x, const float *pred, float *out) {
     const bool keeps_x0 = s->c.algorithm == ALGO_DPMPP || s->c.algorithm == ALGO_SDE_DPMPP;
     if (keeps_x0) {
-        x0_from_vp(s->c.prediction, at.alpha, at.sigma, x, pred, out, s->total);
+        x0_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, pred, out);
         settle_x0(s, out);
         return;
     }
-    eps_from_vp(s->c.prediction, at.alpha, at.sigma, x, pred, out, s->total);
+    eps_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, pred, out);
     if (!s->c.thresholding) return;
-    x0_from_vp(PREDICTS_EPSILON, at.alpha, at.sigma, x, out, out, s->total);
+    x0_from_vp(s, PREDICTS_EPSILON, at.alpha, at.sigma, x, out, out);
     settle_x0(s, out);
-    eps_from_vp(PREDICTS_SAMPLE, at.alpha, at.sigma, x, out, out, s->total);
+    eps_from_vp(s, PREDICTS_SAMPLE, at.alpha, at.sigma, x, out, out);
 }
 
 /* orders go up at the start, and down at the end when the steps are few or sigma ends at 0 */
@@ -125,18 +125,21 @@ static int multistep_order(const rung_sampler *s, int i, int filled) {
     return order;
 }
 
-static void second_order(const dpm_coefs *c, float r0, const ring *r, float *x, size_t n) {
-    const float *m0 = ring_at(r, 0), *m1 = ring_at(r, 1), inv = 1 / r0;
-    for (size_t k = 0; k < n; k++) x[k] = c->x * x[k] + c->d0 * m0[k] + c->d1 * (inv * (m0[k] - m1[k]));
+/* Terms of a step of second order, D1 = (m0 - m1) / r0; of third order, with D2 from the slopes of both intervals. */
+static size_t second_order(const dpm_coefs *c, float r0, const ring *r, rung_term *terms) {
+    const float w = c->d1 / r0;
+    terms[0].w += w;
+    terms[1] = (rung_term){-w, ring_at(r, 1)};
+    return 2;
 }
 
-static void third_order(const dpm_coefs *c, float r0, float r1, const ring *r, float *x, size_t n) {
-    const float *m0 = ring_at(r, 0), *m1 = ring_at(r, 1), *m2 = ring_at(r, 2);
-    const float inv0 = 1 / r0, inv1 = 1 / r1, mix = r0 / (r0 + r1), inv = 1 / (r0 + r1);
-    for (size_t k = 0; k < n; k++) {
-        const float near = inv0 * (m0[k] - m1[k]), far = inv1 * (m1[k] - m2[k]), bend = near - far;
-        x[k] = c->x * x[k] + c->d0 * m0[k] + c->d1 * (near + mix * bend) + c->d2 * (inv * bend);
-    }
+static size_t third_order(const dpm_coefs *c, float r0, float r1, const ring *r, rung_term *terms) {
+    const float mix_in = r0 / (r0 + r1), bend = c->d1 * mix_in + c->d2 / (r0 + r1); /* D2's and its share in D1 */
+    const float near = (c->d1 + bend) / r0, far = -bend / r1;
+    terms[0].w += near;
+    terms[1] = (rung_term){far - near, ring_at(r, 1)};
+    terms[2] = (rung_term){-far, ring_at(r, 2)};
+    return 3;
 }
 
 rung_status dpm_multistep_advance(rung_sampler *s, const ring *r, lambda_path path, int i, float *x,
@@ -144,17 +147,17 @@ rung_status dpm_multistep_advance(rung_sampler *s, const ring *r, lambda_path pa
     const int order = multistep_order(s, i, r->filled);
     const lambda_point from = lambda_at(path, s->table.sigma[i]), to = lambda_at(path, s->table.sigma[i + 1]);
     const dpm_coefs c = dpm_coefficients(s->c.algorithm, s->c.solver, order, from, to);
-    const float *m0 = ring_at(r, 0), h = to.lambda - from.lambda;
+    const float h = to.lambda - from.lambda;
     const float before = order > 1 ? lambda_at(path, s->table.sigma[i - 1]).lambda : 0;
     const float long_before = order > 2 ? lambda_at(path, s->table.sigma[i - 2]).lambda : 0;
-    if (order == 1)
-        for (size_t k = 0; k < s->total; k++) x[k] = c.x * x[k] + c.d0 * m0[k];
-    else if (order == 2)
-        second_order(&c, (from.lambda - before) / h, r, x, s->total);
-    else
-        third_order(&c, (from.lambda - before) / h, (before - long_before) / h, r, x, s->total);
-    if (!dpm_is_sde(s->c.algorithm)) return RUNG_OK;
-    RUNG_TRY(draw_noise(s, io, s->noise));
-    for (size_t k = 0; k < s->total; k++) x[k] += c.noise * s->noise[k];
+    rung_term terms[5] = {{c.x, x}, {c.d0, ring_at(r, 0)}};
+    size_t count = 2;
+    if (order == 2) count = 1 + second_order(&c, (from.lambda - before) / h, r, terms + 1);
+    if (order == 3) count = 1 + third_order(&c, (from.lambda - before) / h, (before - long_before) / h, r, terms + 1);
+    if (dpm_is_sde(s->c.algorithm)) {
+        RUNG_TRY(draw_noise(s, io, s->noise));
+        terms[count++] = (rung_term){c.noise, s->noise};
+    }
+    mix(s, x, 1, terms, count);
     return RUNG_OK;
 }

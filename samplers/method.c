@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/base/size.h"
+#include "kernels/step_math.h"
 
 /* ---- memory ---- */
 
@@ -21,6 +22,24 @@ void *sampler_alloc(rung_sampler *s, size_t count, size_t size, rung_err *err) {
 
 float *sampler_floats(rung_sampler *s, size_t count, rung_err *err) {
     return sampler_alloc(s, count, sizeof(float), err);
+}
+
+float *sampler_array(rung_sampler *s, rung_err *err) {
+    enum { ROOM = sizeof s->arrays / sizeof s->arrays[0] };
+    void *p = NULL;
+    if (!s->be) return sampler_floats(s, s->total, err);
+    if (s->n_arrays == ROOM || s->be->ops->mem_alloc(s->be, &p, s->total * sizeof(float), err)) {
+        rung_fail(err, RUNG_ENOMEM, "sampler %s: %zu numbers on the device", s->entry->row.name, s->total);
+        return NULL;
+    }
+    return s->arrays[s->n_arrays++] = p;
+}
+
+void mix(const rung_sampler *s, float *out, float over, const rung_term *terms, size_t count) {
+    if (s->be)
+        s->be->ops->combine(s->be, out, terms, count, over, s->total);
+    else
+        rung_combine(out, terms, count, over, s->total);
 }
 
 void *sampler_state(rung_sampler *s, size_t size, rung_err *err) { return s->state = sampler_alloc(s, 1, size, err); }
@@ -76,7 +95,7 @@ rung_status run_model(rung_sampler *s, const sampler_io *io, const float *x, dou
 rung_status run_model_ve(rung_sampler *s, const sampler_io *io, const float *x, float sigma, double t, float *out,
                          float *uncond) {
     const float scale = sqrtf(sigma * sigma + 1);
-    for (size_t k = 0; k < s->total; k++) s->scaled[k] = x[k] / scale;
+    MIX(s, s->scaled, scale, {1, x});
     return run_model(s, io, s->scaled, t, out, uncond);
 }
 
@@ -84,8 +103,8 @@ rung_status denoise_ve(rung_sampler *s, const sampler_io *io, const float *x, fl
                        float *uncond_x0) {
     float *uncond = uncond_x0 ? s->uncond : NULL;
     RUNG_TRY(run_model_ve(s, io, x, sigma, train_sigma_to_t(&s->train, sigma), s->pred, uncond));
-    x0_from_ve(s->c.prediction, sigma, x, s->pred, x0, s->total);
-    if (uncond_x0) x0_from_ve(s->c.prediction, sigma, x, uncond, uncond_x0, s->total);
+    x0_from_ve(s, s->c.prediction, sigma, x, s->pred, x0);
+    if (uncond_x0) x0_from_ve(s, s->c.prediction, sigma, x, uncond, uncond_x0);
     return RUNG_OK;
 }
 
@@ -98,40 +117,36 @@ rung_status draw_noise(rung_sampler *s, const sampler_io *io, float *out) {
 
 /* ---- predictions: the order of operations is torch's, so that large sigmas lose the same digits ---- */
 
-void x0_from_vp(prediction p, float alpha, float sigma, const float *x, const float *pred, float *out, size_t n) {
-    for (size_t k = 0; k < n; k++) {
-        if (p == PREDICTS_EPSILON)
-            out[k] = (x[k] - sigma * pred[k]) / alpha;
-        else if (p == PREDICTS_V)
-            out[k] = alpha * x[k] - sigma * pred[k];
-        else if (p == PREDICTS_FLOW)
-            out[k] = x[k] - sigma * pred[k];
-        else
-            out[k] = pred[k];
-    }
+void x0_from_vp(const rung_sampler *s, prediction p, float alpha, float sigma, const float *x, const float *pred,
+                float *out) {
+    if (p == PREDICTS_EPSILON)
+        MIX(s, out, alpha, {1, x}, {-sigma, pred});
+    else if (p == PREDICTS_V)
+        MIX(s, out, 1, {alpha, x}, {-sigma, pred});
+    else if (p == PREDICTS_FLOW)
+        MIX(s, out, 1, {1, x}, {-sigma, pred});
+    else
+        MIX(s, out, 1, {1, pred});
 }
 
-void eps_from_vp(prediction p, float alpha, float sigma, const float *x, const float *pred, float *out, size_t n) {
-    for (size_t k = 0; k < n; k++) {
-        if (p == PREDICTS_SAMPLE)
-            out[k] = (x[k] - alpha * pred[k]) / sigma;
-        else if (p == PREDICTS_V)
-            out[k] = alpha * pred[k] + sigma * x[k];
-        else
-            out[k] = pred[k];
-    }
+void eps_from_vp(const rung_sampler *s, prediction p, float alpha, float sigma, const float *x, const float *pred,
+                 float *out) {
+    if (p == PREDICTS_SAMPLE)
+        MIX(s, out, sigma, {1, x}, {-alpha, pred});
+    else if (p == PREDICTS_V)
+        MIX(s, out, 1, {alpha, pred}, {sigma, x});
+    else
+        MIX(s, out, 1, {1, pred});
 }
 
-void x0_from_ve(prediction p, float sigma, const float *x, const float *pred, float *out, size_t n) {
+void x0_from_ve(const rung_sampler *s, prediction p, float sigma, const float *x, const float *pred, float *out) {
     const float square = sigma * sigma + 1, slope = -sigma / sqrtf(square);
-    for (size_t k = 0; k < n; k++) {
-        if (p == PREDICTS_EPSILON)
-            out[k] = x[k] - sigma * pred[k];
-        else if (p == PREDICTS_V)
-            out[k] = pred[k] * slope + x[k] / square;
-        else
-            out[k] = pred[k];
-    }
+    if (p == PREDICTS_EPSILON)
+        MIX(s, out, 1, {1, x}, {-sigma, pred});
+    else if (p == PREDICTS_V)
+        MIX(s, out, 1, {slope, pred}, {1 / square, x});
+    else
+        MIX(s, out, 1, {1, pred});
 }
 
 /* The k-th smallest of v[0..n): Hoare's quickselect; v is reordered so that all before k are <= v[k] */
@@ -196,7 +211,7 @@ void ancestral_step(float from, float to, float eta, float *down, float *up) {
 rung_status ring_open(rung_sampler *s, ring *r, int depth, rung_err *err) {
     *r = (ring){.depth = depth};
     for (int i = 0; i < depth; i++) {
-        r->slot[i] = sampler_floats(s, s->total, err);
+        r->slot[i] = sampler_array(s, err);
         if (!r->slot[i]) return RUNG_ENOMEM;
     }
     return RUNG_OK;
@@ -210,16 +225,14 @@ float *ring_push(ring *r) {
 
 float *ring_at(const ring *r, int back) { return r->slot[(r->newest + r->depth - back) % r->depth]; }
 
-void adams_bashforth(const ring *r, float *out, size_t n) {
+void adams_bashforth(const rung_sampler *s, const ring *r, float *out) {
     const float *a = ring_at(r, 0), *b = ring_at(r, 1), *c = ring_at(r, 2), *d = ring_at(r, 3);
-    for (size_t k = 0; k < n; k++) {
-        if (r->filled == 1)
-            out[k] = a[k];
-        else if (r->filled == 2)
-            out[k] = (3 * a[k] - b[k]) / 2;
-        else if (r->filled == 3)
-            out[k] = (23 * a[k] - 16 * b[k] + 5 * c[k]) / 12;
-        else
-            out[k] = (float)(1.0 / 24) * (55 * a[k] - 59 * b[k] + 37 * c[k] - 9 * d[k]);
-    }
+    if (r->filled == 1)
+        MIX(s, out, 1, {1, a});
+    else if (r->filled == 2)
+        MIX(s, out, 2, {3, a}, {-1, b});
+    else if (r->filled == 3)
+        MIX(s, out, 12, {23, a}, {-16, b}, {5, c});
+    else
+        MIX(s, out, 24, {55, a}, {-59, b}, {37, c}, {-9, d});
 }

@@ -1,6 +1,7 @@
 /* samplers/method.h - what a sampling method is made of, and what the methods share. Internal to samplers/. */
 #ifndef RUNG_METHOD_H
 #define RUNG_METHOD_H
+#include "kernels/backend.h"
 #include "samplers/sampler.h"
 #include "samplers/schedule.h"
 #include "samplers/sigma_lists.h"
@@ -35,6 +36,7 @@ typedef struct {
     const char *flow;                 /* row that does this on a flow model; NULL: none does */
     void (*by_name)(sched_config *c); /* what the name fixes whatever the config says; NULL: nothing */
     bool one_picture;                 /* its steps depend on the picture: batch 1 only */
+    bool sums; /* its steps are sums of whole arrays, made by MIX: they can be in a device's memory */
 } sampler_entry;
 
 struct rung_sampler {
@@ -51,6 +53,9 @@ struct rung_sampler {
     size_t batch, n, total, tokens;
     int next; /* the step that is due */
     size_t calls;
+    rung_backend *be;  /* whose memory x and the arrays below are in; NULL: the host's */
+    float *arrays[24]; /* of `be` */
+    int n_arrays;
     float *pred, *uncond, *scaled, *noise; /* f32 [total] each: scratch of the shared functions */
     float *sorted;                         /* f32 [n], with thresholding */
     void *state;                           /* the method's */
@@ -61,6 +66,15 @@ struct rung_sampler {
 /** Zeroed memory that lives as long as the sampler; NULL (with RUNG_ENOMEM in err) when there is none. */
 void *sampler_alloc(rung_sampler *s, size_t count, size_t size, rung_err *err);
 float *sampler_floats(rung_sampler *s, size_t count, rung_err *err);
+
+/** f32 [total] where s->be is; not zeroed there. */
+float *sampler_array(rung_sampler *s, rung_err *err);
+
+/** out = (sum of w * x over the terms, in their order) / over: f32 [total] each; out may be one of the x.
+ *  MIX(s, out, over, {w, x}, ...). Terms are at most RUNG_MOST_TERMS. */
+void mix(const rung_sampler *s, float *out, float over, const rung_term *terms, size_t count);
+#define MIX(s, out, over, ...)                                                                                         \
+    mix(s, out, over, (const rung_term[]){__VA_ARGS__}, sizeof((const rung_term[]){__VA_ARGS__}) / sizeof(rung_term))
 
 /** s->table with room for `steps` steps. */
 rung_status sampler_table(rung_sampler *s, size_t steps, rung_err *err);
@@ -94,10 +108,12 @@ rung_status denoise_ve(rung_sampler *s, const sampler_io *io, const float *x, fl
 rung_status draw_noise(rung_sampler *s, const sampler_io *io, float *out);
 
 /* x0 or epsilon from a prediction. x = alpha * x0 + sigma * eps. out may be pred or x. */
-void x0_from_vp(prediction p, float alpha, float sigma, const float *x, const float *pred, float *out, size_t n);
-void eps_from_vp(prediction p, float alpha, float sigma, const float *x, const float *pred, float *out, size_t n);
+void x0_from_vp(const rung_sampler *s, prediction p, float alpha, float sigma, const float *x, const float *pred,
+                float *out);
+void eps_from_vp(const rung_sampler *s, prediction p, float alpha, float sigma, const float *x, const float *pred,
+                 float *out);
 /* x = x0 + sigma * eps */
-void x0_from_ve(prediction p, float sigma, const float *x, const float *pred, float *out, size_t n);
+void x0_from_ve(const rung_sampler *s, prediction p, float sigma, const float *x, const float *pred, float *out);
 
 /** Dynamic thresholding or clipping, as the config asks. */
 void settle_x0(rung_sampler *s, float *x0);
@@ -118,7 +134,7 @@ float *ring_push(ring *r);
 float *ring_at(const ring *r, int back);
 
 /* Adams-Bashforth over a ring of `filled` derivatives, orders 1 to 4 with equal steps */
-void adams_bashforth(const ring *r, float *out, size_t n);
+void adams_bashforth(const rung_sampler *s, const ring *r, float *out);
 
 /* The methods: samplers/sampler_<name>.c */
 extern const sampler_method method_ddim, method_ddpm, method_pndm, method_lcm, method_tcd;

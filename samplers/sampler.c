@@ -112,7 +112,7 @@ static rung_status check_config(const rung_sampler *s, rung_err *err) {
 static rung_status allocate(rung_sampler *s, rung_err *err) {
     float **all[] = {&s->pred, &s->uncond, &s->scaled, &s->noise};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        if (!(*all[i] = sampler_floats(s, s->total, err))) return RUNG_ENOMEM;
+        if (!(*all[i] = sampler_array(s, err))) return RUNG_ENOMEM;
     }
     if (s->c.thresholding && !(s->sorted = sampler_floats(s, s->n, err))) return RUNG_ENOMEM;
     return RUNG_OK;
@@ -134,6 +134,8 @@ static rung_status open_entry(rung_sampler *s, const rung_sampler_params *p, run
     RUNG_TRY(choose_schedule(s, p, err));
     apply_schedule(s);
     RUNG_TRY(check_config(s, err));
+    const bool one_by_one = s->c.thresholding || s->c.clip_sample; /* numbers are looked at one by one */
+    s->be = s->entry->sums && !one_by_one ? p->be : NULL;
     RUNG_TRY(allocate(s, err));
     RUNG_TRY(s->entry->method->open(s, err));
     s->custom = NULL;
@@ -169,11 +171,16 @@ rung_status rung_sampler_open(rung_sampler **out, const rung_sampler_params *p, 
 
 void rung_sampler_close(rung_sampler **s) {
     if (!s || !*s) return;
+    for (int i = 0; i < (*s)->n_arrays; i++) (*s)->be->ops->mem_free((*s)->be, (*s)->arrays[i]);
     for (int i = 0; i < (*s)->n_blocks; i++) free((*s)->blocks[i]);
     train_noise_close(&(*s)->train);
     sched_config_free(&(*s)->c);
     free(*s);
     *s = NULL;
+}
+
+struct rung_backend *rung_sampler_memory(const rung_sampler *s) {
+    return s->be;
 }
 
 int rung_sampler_steps(const rung_sampler *s) { return (int)s->table.n; }

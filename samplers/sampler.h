@@ -34,14 +34,19 @@ typedef struct {
                             during open. NULL: none. `steps` and `schedule` do not count when there is one. Flow
                             models: in 0..1, before the model's shift, as diffusers' set_timesteps(sigmas) */
     size_t n_sigmas;
-    size_t batch, n;     /* pictures, elements of one picture's latents */
-    size_t image_tokens; /* latent tokens of one picture, for flow models with dynamic shifting; 0: unknown */
+    size_t batch, n;         /* pictures, elements of one picture's latents */
+    size_t image_tokens;     /* latent tokens of one picture, for flow models with dynamic shifting; 0: unknown */
+    struct rung_backend *be; /* in whose memory the arrays may be, see rung_sampler_memory; NULL: the host's */
 } rung_sampler_params;
 
 /** RUNG_EARG: unknown name (the message lists those that exist), a schedule the sampler has no form of, a prediction
  *  type that does not fit; RUNG_EFORMAT: the config. */
 rung_status rung_sampler_open(rung_sampler **out, const rung_sampler_params *p, rung_err *err);
 void rung_sampler_close(rung_sampler **s);
+
+/** Where x and what the callbacks get are: the params' `be` when the method's steps are sums of whole arrays, which it
+ *  then makes there, without waiting for them; NULL: in the host's memory. */
+struct rung_backend *rung_sampler_memory(const rung_sampler *s);
 
 int rung_sampler_steps(const rung_sampler *s);             /* calls of rung_sampler_step that make a picture */
 float rung_sampler_timestep(const rung_sampler *s, int i); /* of the first denoiser call of step i */

@@ -7,7 +7,7 @@ static rung_status ddim_open(rung_sampler *s, rung_err *err) {
     if (sampler_eta(s, 0) > 1)
         return rung_fail(err, RUNG_EARG, "sampler ddim: eta is %g, wanted 0 to 1", (double)s->eta);
     RUNG_TRY(alpha_open(s, err));
-    return sampler_state(s, sizeof(float) * s->total, err) ? RUNG_OK : RUNG_ENOMEM; /* the epsilon */
+    return (s->state = sampler_array(s, err)) ? RUNG_OK : RUNG_ENOMEM; /* the epsilon */
 }
 
 static rung_status ddim_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
@@ -16,17 +16,18 @@ static rung_status ddim_step(rung_sampler *s, int i, float *x, const sampler_io 
     const float root_a = sqrtf(a), root_b = sqrtf(1 - a);
     float *eps = s->state;
     RUNG_TRY(run_model(s, io, x, (double)t, s->pred, NULL));
-    eps_from_vp(s->c.prediction, root_a, root_b, x, s->pred, eps, s->total); /* before clipping, as diffusers */
-    x0_from_vp(s->c.prediction, root_a, root_b, x, s->pred, s->pred, s->total);
+    eps_from_vp(s, s->c.prediction, root_a, root_b, x, s->pred, eps); /* before clipping, as diffusers */
+    x0_from_vp(s, s->c.prediction, root_a, root_b, x, s->pred, s->pred);
     settle_x0(s, s->pred);
 
     const float eta = sampler_eta(s, 0);
     const float std = eta * sqrtf((1 - prev) / (1 - a) * (1 - a / prev));
     const float along = sqrtf(1 - prev - std * std), root_prev = sqrtf(prev);
-    for (size_t k = 0; k < s->total; k++) x[k] = root_prev * s->pred[k] + along * eps[k];
     if (eta > 0) {
         RUNG_TRY(draw_noise(s, io, s->noise));
-        for (size_t k = 0; k < s->total; k++) x[k] += std * s->noise[k];
+        MIX(s, x, 1, {root_prev, s->pred}, {along, eps}, {std, s->noise});
+    } else {
+        MIX(s, x, 1, {root_prev, s->pred}, {along, eps});
     }
     return RUNG_OK;
 }

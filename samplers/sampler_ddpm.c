@@ -20,14 +20,14 @@ static rung_status ddpm_step(rung_sampler *s, int i, float *x, const sampler_io 
     const float a = alpha_prod_here(s, t), prev = alpha_prod(s, before);
     const float b = 1 - a, ratio = a / prev, beta = 1 - ratio;
     RUNG_TRY(run_model(s, io, x, (double)t, s->pred, NULL));
-    x0_from_vp(s->c.prediction, sqrtf(a), sqrtf(b), x, s->pred, s->pred, s->total);
+    x0_from_vp(s, s->c.prediction, sqrtf(a), sqrtf(b), x, s->pred, s->pred);
     settle_x0(s, s->pred);
     const float from_x0 = sqrtf(prev) * beta / b, from_x = sqrtf(ratio) * (1 - prev) / b;
-    for (size_t k = 0; k < s->total; k++) x[k] = from_x0 * s->pred[k] + from_x * x[k];
     if (t > 0) {
-        const float std = sqrtf(variance(s, a, prev));
         RUNG_TRY(draw_noise(s, io, s->noise));
-        for (size_t k = 0; k < s->total; k++) x[k] += std * s->noise[k];
+        MIX(s, x, 1, {from_x0, s->pred}, {from_x, x}, {sqrtf(variance(s, a, prev)), s->noise});
+    } else {
+        MIX(s, x, 1, {from_x0, s->pred}, {from_x, x});
     }
     return RUNG_OK;
 }

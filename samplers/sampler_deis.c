@@ -38,9 +38,9 @@ static rung_status deis_step(rung_sampler *s, int i, float *x, const sampler_io 
     const lambda_point from = lambda_at(lambda_path_of(s), s->table.sigma[i]);
     const lambda_point to = lambda_at(lambda_path_of(s), s->table.sigma[i + 1]);
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
-    x0_from_vp(s->c.prediction, from.alpha, from.sigma, x, s->pred, s->pred, s->total);
+    x0_from_vp(s, s->c.prediction, from.alpha, from.sigma, x, s->pred, s->pred);
     settle_x0(s, s->pred);
-    eps_from_vp(PREDICTS_SAMPLE, from.alpha, from.sigma, x, s->pred, ring_push(r), s->total);
+    eps_from_vp(s, PREDICTS_SAMPLE, from.alpha, from.sigma, x, s->pred, ring_push(r));
 
     const int order = deis_order(s, i, r->filled);
     const float *m0 = ring_at(r, 0);

@@ -15,14 +15,14 @@ static rung_status through_middle(rung_sampler *s, int i, float to, float *x, co
     const float sigma = s->table.sigma[i];
     RUNG_TRY(sigma_x0(s, io, x, sigma, s->table.t[i]));
     if (to == 0) {
-        sigma_euler(x, s->pred, sigma, -sigma, s->total);
+        sigma_euler(s, x, s->pred, sigma, -sigma);
         return RUNG_OK;
     }
     const float log_sigma = logf(sigma), log_to = logf(to);
     const float middle = expf(log_sigma - (log_sigma - log_to) * 0.5f);
     float *half = s->state;
     memcpy(half, x, s->total * sizeof(float));
-    sigma_euler(half, s->pred, sigma, middle - sigma, s->total);
+    sigma_euler(s, half, s->pred, sigma, middle - sigma);
     RUNG_TRY(sigma_x0(s, io, half, middle, (float)train_sigma_to_t(&s->train, middle)));
     for (size_t k = 0; k < s->total; k++) x[k] += (half[k] - s->pred[k]) / middle * (to - sigma);
     return RUNG_OK;

@@ -14,7 +14,7 @@ static rung_status step_2s_a(rung_sampler *s, int i, float *x, const sampler_io 
     ancestral_step(sigma, next, sampler_eta(s, 1), &down, &up);
     RUNG_TRY(denoise_ve(s, io, x, sigma, s->pred, NULL));
     if (down == 0) {
-        sigma_euler(x, s->pred, sigma, -sigma, s->total);
+        sigma_euler(s, x, s->pred, sigma, -sigma);
     } else {
         const float t = -logf(sigma), h = -logf(down) - t, middle = expf(-(t + 0.5f * h));
         const float shrink_half = middle / sigma, gain_half = -expm1f(-h * 0.5f);

@@ -31,7 +31,7 @@ static rung_status sde_step(rung_sampler *s, int i, float *x, const sampler_io *
     const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1];
     RUNG_TRY(denoise_ve(s, io, x, sigma, q->x0, NULL));
     if (next == 0) {
-        sigma_euler(x, q->x0, sigma, -sigma, s->total);
+        sigma_euler(s, x, q->x0, sigma, -sigma);
         return RUNG_OK;
     }
     const float middle = expf((logf(sigma) + logf(next)) * 0.5f);

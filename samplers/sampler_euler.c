@@ -6,7 +6,7 @@ static rung_status euler_open(rung_sampler *s, rung_err *err) { return sigma_ope
 static rung_status euler_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
     const float sigma = s->table.sigma[i];
     RUNG_TRY(sigma_x0(s, io, x, sigma, s->table.t[i]));
-    sigma_euler(x, s->pred, sigma, s->table.sigma[i + 1] - sigma, s->total);
+    sigma_euler(s, x, s->pred, sigma, s->table.sigma[i + 1] - sigma);
     return RUNG_OK;
 }
 

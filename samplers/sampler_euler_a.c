@@ -8,7 +8,7 @@ static rung_status euler_a_step(rung_sampler *s, int i, float *x, const sampler_
     float down, up;
     ancestral_step(sigma, s->table.sigma[i + 1], sampler_eta(s, 1), &down, &up);
     RUNG_TRY(sigma_x0(s, io, x, sigma, s->table.t[i]));
-    sigma_euler(x, s->pred, sigma, down - sigma, s->total);
+    sigma_euler(s, x, s->pred, sigma, down - sigma);
     return sigma_add_noise(s, io, x, up); /* drawn in the last step too, where it counts 0, as diffusers does */
 }
 

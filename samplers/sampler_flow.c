@@ -73,7 +73,7 @@ static rung_status flow_open(rung_sampler *s, rung_err *err) {
 static rung_status renoise(rung_sampler *s, int i, float *x, const sampler_io *io) {
     const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1], keep = 1 - next;
     RUNG_TRY(draw_noise(s, io, s->noise));
-    for (size_t k = 0; k < s->total; k++) x[k] = keep * (x[k] - sigma * s->pred[k]) + next * s->noise[k];
+    MIX(s, x, 1, {keep, x}, {-keep * sigma, s->pred}, {next, s->noise});
     return RUNG_OK;
 }
 
@@ -81,7 +81,7 @@ static rung_status flow_euler_step(rung_sampler *s, int i, float *x, const sampl
     const float dt = s->table.sigma[i + 1] - s->table.sigma[i];
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
     if (s->c.stochastic_sampling) return renoise(s, i, x, io);
-    for (size_t k = 0; k < s->total; k++) x[k] += dt * s->pred[k];
+    MIX(s, x, 1, {1, x}, {dt, s->pred});
     return RUNG_OK;
 }
 
@@ -91,27 +91,22 @@ static rung_status flow_lcm_step(rung_sampler *s, int i, float *x, const sampler
 }
 
 static rung_status flow_heun_open(rung_sampler *s, rung_err *err) {
-    if (!sampler_state(s, 2 * sizeof(float) * s->total, err)) return RUNG_ENOMEM; /* first slope, point ahead */
+    if (!(s->state = sampler_array(s, err))) return RUNG_ENOMEM; /* the point ahead */
     return flow_open(s, err);
 }
 
 static rung_status flow_heun_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
-    float *slope = s->state, *ahead = slope + s->total;
+    float *ahead = s->state, *slope = s->scaled; /* the first one; nothing is scaled here */
     const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1], dt = next - sigma;
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
-    for (size_t k = 0; k < s->total; k++) {
-        slope[k] = (x[k] - (x[k] - s->pred[k] * sigma)) / sigma;
-        ahead[k] = x[k] + slope[k] * dt;
-    }
+    MIX(s, slope, 1, {1, s->pred});
+    MIX(s, ahead, 1, {1, x}, {dt, slope});
     if ((size_t)i + 1 == s->table.n) {
-        for (size_t k = 0; k < s->total; k++) x[k] = ahead[k];
+        MIX(s, x, 1, {1, ahead});
         return RUNG_OK;
     }
     RUNG_TRY(run_model(s, io, ahead, s->table.t[i + 1], s->pred, NULL));
-    for (size_t k = 0; k < s->total; k++) {
-        const float second = (ahead[k] - (ahead[k] - s->pred[k] * next)) / next;
-        x[k] += 0.5f * (slope[k] + second) * dt;
-    }
+    MIX(s, x, 1, {1, x}, {dt / 2, slope}, {dt / 2, s->pred});
     return RUNG_OK;
 }
 

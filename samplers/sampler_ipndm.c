@@ -20,7 +20,7 @@ static rung_status ipndm_open(rung_sampler *s, rung_err *err) {
     ipndm *p = sampler_state(s, sizeof *p, err);
     if (!p) return RUNG_ENOMEM;
     RUNG_TRY(ring_open(s, &p->eps, 4, err));
-    p->mixed = sampler_floats(s, s->total, err);
+    p->mixed = sampler_array(s, err);
     p->alpha = sampler_floats(s, n + 1, err);
     p->beta = sampler_floats(s, n + 1, err);
     if (!p->mixed || !p->alpha || !p->beta) return RUNG_ENOMEM;
@@ -40,12 +40,10 @@ static rung_status ipndm_step(rung_sampler *s, int i, float *x, const sampler_io
     const float alpha = p->alpha[i], beta = p->beta[i];
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
     float *newest = ring_push(&p->eps);
-    for (size_t k = 0; k < s->total; k++) newest[k] = x[k] * beta + s->pred[k] * alpha;
-    adams_bashforth(&p->eps, p->mixed, s->total);
-    for (size_t k = 0; k < s->total; k++) {
-        const float x0 = (x[k] - beta * p->mixed[k]) / fmaxf(alpha, 1e-8f);
-        x[k] = p->alpha[i + 1] * x0 + p->mixed[k] * p->beta[i + 1];
-    }
+    MIX(s, newest, 1, {beta, x}, {alpha, s->pred});
+    adams_bashforth(s, &p->eps, p->mixed);
+    MIX(s, x, fmaxf(alpha, 1e-8f), {1, x}, {-beta, p->mixed}); /* x0 */
+    MIX(s, x, 1, {p->alpha[i + 1], x}, {p->beta[i + 1], p->mixed});
     return RUNG_OK;
 }
 

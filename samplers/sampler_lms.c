@@ -31,12 +31,11 @@ static rung_status lms_step(rung_sampler *s, int i, float *x, const sampler_io *
     const float sigma = s->table.sigma[i];
     RUNG_TRY(sigma_x0(s, io, x, sigma, s->table.t[i]));
     float *newest = ring_push(slopes);
-    for (size_t k = 0; k < s->total; k++) newest[k] = (x[k] - s->pred[k]) / sigma;
-    for (int j = 0; j < slopes->filled; j++) {
-        const float w = weight(s->table.sigma, i, j, slopes->filled);
-        const float *slope = ring_at(slopes, j);
-        for (size_t k = 0; k < s->total; k++) x[k] += w * slope[k];
-    }
+    MIX(s, newest, sigma, {1, x}, {-1, s->pred});
+    rung_term terms[1 + RING_MAX] = {{1, x}};
+    for (int j = 0; j < slopes->filled; j++)
+        terms[j + 1] = (rung_term){weight(s->table.sigma, i, j, slopes->filled), ring_at(slopes, j)};
+    mix(s, x, 1, terms, (size_t)slopes->filled + 1);
     return RUNG_OK;
 }
 

@@ -1,7 +1,6 @@
 /* Pseudo numerical methods, Liu et al. 2022, eq. 9 and 11: PNDMScheduler, with the Runge-Kutta start (prk) or, as
  * latent diffusion uses it, without (plms). */
 #include <math.h>
-#include <string.h>
 
 #include "samplers/alpha_steps.h"
 
@@ -51,8 +50,8 @@ static rung_status pndm_open(rung_sampler *s, rung_err *err) {
     pndm *p = sampler_state(s, sizeof *p, err);
     if (!p) return RUNG_ENOMEM;
     RUNG_TRY(ring_open(s, &p->eps, 4, err));
-    p->kept = sampler_floats(s, s->total, err);
-    p->mixed = sampler_floats(s, s->total, err);
+    p->kept = sampler_array(s, err);
+    p->mixed = sampler_array(s, err);
     double *spaced = sampler_alloc(s, s->steps + 2, sizeof(double), err);
     if (!p->kept || !p->mixed || !spaced) return RUNG_ENOMEM;
     RUNG_TRY(sampler_train(s, false, err));
@@ -67,11 +66,11 @@ static void transfer(const rung_sampler *s, const float *from, long t, long to, 
     const float a = alpha_prod_here(s, t), prev = alpha_prod(s, to), b = 1 - a, b_prev = 1 - prev;
     const float root_a = sqrtf(a), root_b = sqrtf(b), scale = sqrtf(prev / a);
     const float below = a * sqrtf(b_prev) + sqrtf(a * b * prev);
-    for (size_t k = 0; k < s->total; k++) {
-        float e = p->mixed[k];
-        if (s->c.prediction == PREDICTS_V) e = root_a * e + root_b * from[k];
-        out[k] = scale * from[k] - (prev - a) * e / below;
-    }
+    const float along = -(prev - a) / below;
+    if (s->c.prediction == PREDICTS_V)
+        MIX(s, out, 1, {scale + along * root_b, from}, {along * root_a, p->mixed});
+    else
+        MIX(s, out, 1, {scale, from}, {along, p->mixed});
 }
 
 static void step_prk(rung_sampler *s, size_t i, float *x) {
@@ -80,33 +79,32 @@ static void step_prk(rung_sampler *s, size_t i, float *x) {
     const size_t stage = i % 4;
     const long to = (long)s->table.t[i] - (i % 2 ? 0 : alpha_stride(s) / 2), t = (long)s->table.t[i - stage];
     if (stage == 0) {
-        memcpy(ring_push(&p->eps), s->pred, s->total * sizeof(float));
-        memcpy(p->kept, x, s->total * sizeof(float));
-        memset(s->noise, 0, s->total * sizeof(float));
+        MIX(s, ring_push(&p->eps), 1, {1, s->pred});
+        MIX(s, p->kept, 1, {1, x});
     }
     float *sum = s->noise; /* the method draws none: the weighted sum lives here over four calls */
-    for (size_t k = 0; k < s->total; k++) {
-        sum[k] += weights[stage] * s->pred[k];
-        p->mixed[k] = stage == 3 ? sum[k] : s->pred[k];
-    }
+    if (stage == 0)
+        MIX(s, sum, 1, {weights[0], s->pred});
+    else
+        MIX(s, sum, 1, {1, sum}, {weights[stage], s->pred});
+    MIX(s, p->mixed, 1, {1, stage == 3 ? sum : s->pred});
     transfer(s, p->kept, t, to, x);
 }
 
 static void step_plms(rung_sampler *s, size_t i, float *x) {
     pndm *p = s->state;
     long t = (long)s->table.t[i], to = t - alpha_stride(s);
-    const size_t bytes = s->total * sizeof(float);
     if (i == 1) { /* the same interval again, with the mean of both ends */
         to = t;
         t += alpha_stride(s);
         const float *first = ring_at(&p->eps, 0);
-        for (size_t k = 0; k < s->total; k++) p->mixed[k] = (s->pred[k] + first[k]) / 2;
+        MIX(s, p->mixed, 2, {1, s->pred}, {1, first});
         transfer(s, p->kept, t, to, x);
         return;
     }
-    memcpy(ring_push(&p->eps), s->pred, bytes);
-    if (i == 0) memcpy(p->kept, x, bytes);
-    adams_bashforth(&p->eps, p->mixed, s->total);
+    MIX(s, ring_push(&p->eps), 1, {1, s->pred});
+    if (i == 0) MIX(s, p->kept, 1, {1, x});
+    adams_bashforth(s, &p->eps, p->mixed);
     transfer(s, x, t, to, x);
 }
 

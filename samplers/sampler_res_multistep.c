@@ -25,7 +25,7 @@ static rung_status res_step(rung_sampler *s, int i, float *x, const sampler_io *
     ancestral_step(sigma, next, eta, &down, &up);
     RUNG_TRY(denoise_ve(s, io, x, sigma, now, NULL));
     if (down == 0 || i == 0) {
-        sigma_euler(x, now, sigma, down - sigma, s->total);
+        sigma_euler(s, x, now, sigma, down - sigma);
     } else {
         const float *old = ring_at(&q->x0, 1);
         const float h = logf(sigma) - logf(down), c2 = (logf(q->down) - logf(s->table.sigma[i - 1])) / h;

@@ -113,10 +113,10 @@ static void advance(const rung_sampler *s, const weights *w, const float *from, 
 static void convert(rung_sampler *s, int i, const float *x, float *out) {
     const lambda_point at = lambda_at(lambda_path_of(s), s->table.sigma[i]);
     if (s->c.predict_x0) {
-        x0_from_vp(s->c.prediction, at.alpha, at.sigma, x, s->pred, out, s->total);
+        x0_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, s->pred, out);
         settle_x0(s, out);
     } else {
-        eps_from_vp(s->c.prediction, at.alpha, at.sigma, x, s->pred, out, s->total);
+        eps_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, s->pred, out);
     }
 }
 

@@ -8,7 +8,7 @@ static rung_status tcd_open(rung_sampler *s, rung_err *err) {
         return rung_fail(err, RUNG_EARG, "sampler tcd: eta is %g, wanted 0 to 1", (double)s->eta);
     s->c.clip_sample = s->c.thresholding = false; /* arguments of the class that its step does not look at */
     RUNG_TRY(alpha_open_distilled(s, err));
-    return sampler_state(s, sizeof(float) * s->total, err) ? RUNG_OK : RUNG_ENOMEM; /* the epsilon */
+    return (s->state = sampler_array(s, err)) ? RUNG_OK : RUNG_ENOMEM; /* the epsilon */
 }
 
 static rung_status tcd_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
@@ -19,14 +19,14 @@ static rung_status tcd_step(rung_sampler *s, int i, float *x, const sampler_io *
     const float a = alpha_prod_here(s, t), at = alpha_prod(s, target), prev = alpha_prod(s, before);
     float *eps = s->state;
     RUNG_TRY(run_model(s, io, x, (double)t, s->pred, NULL));
-    eps_from_vp(s->c.prediction, sqrtf(a), sqrtf(1 - a), x, s->pred, eps, s->total);
-    x0_from_vp(s->c.prediction, sqrtf(a), sqrtf(1 - a), x, s->pred, s->pred, s->total);
+    eps_from_vp(s, s->c.prediction, sqrtf(a), sqrtf(1 - a), x, s->pred, eps);
+    x0_from_vp(s, s->c.prediction, sqrtf(a), sqrtf(1 - a), x, s->pred, s->pred);
     const float root_a = sqrtf(at), root_b = sqrtf(1 - at);
-    for (size_t k = 0; k < s->total; k++) x[k] = root_a * s->pred[k] + root_b * eps[k];
+    MIX(s, x, 1, {root_a, s->pred}, {root_b, eps});
     if (eta > 0 && !last) {
         const float keep = sqrtf(prev / at), fresh = sqrtf(1 - prev / at);
         RUNG_TRY(draw_noise(s, io, s->noise));
-        for (size_t k = 0; k < s->total; k++) x[k] = keep * x[k] + fresh * s->noise[k];
+        MIX(s, x, 1, {keep, x}, {fresh, s->noise});
     }
     return RUNG_OK;
 }

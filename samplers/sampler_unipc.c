@@ -1,6 +1,4 @@
 /* UniPC, Zhao et al. 2023, algorithms 5 and 6 with B(h) = h (bh1) or e^h - 1 (bh2): UniPCMultistepScheduler. */
-#include <string.h>
-
 #include "samplers/lambda_steps.h"
 
 enum { MAX_ORDER = 3 };
@@ -24,8 +22,8 @@ static rung_status unipc_open(rung_sampler *s, rung_err *err) {
     unipc *u = sampler_state(s, sizeof *u, err);
     if (!u) return RUNG_ENOMEM;
     RUNG_TRY(ring_open(s, &u->m, (int)s->c.solver_order, err));
-    u->last = sampler_floats(s, s->total, err);
-    u->now = sampler_floats(s, s->total, err);
+    u->last = sampler_array(s, err);
+    u->now = sampler_array(s, err);
     if (!u->last || !u->now) return RUNG_ENOMEM;
     return lambda_open(s, END_UNIPC, false, err);
 }
@@ -90,23 +88,28 @@ static void solve(const interval *v, int n, float *rho) {
 static void advance(const rung_sampler *s, const interval *v, const float *rho, const float *from, const float *now,
                     float *out) {
     const unipc *u = s->state;
-    const float *m0 = ring_at(&u->m, 0);
-    for (size_t k = 0; k < s->total; k++) {
-        float sum = 0;
-        for (int j = 0; j + 1 < v->order; j++) sum += rho[j] * ((ring_at(&u->m, j + 1)[k] - m0[k]) / v->rk[j]);
-        if (now) sum += rho[v->order - 1] * (now[k] - m0[k]);
-        out[k] = v->x * from[k] + v->m0 * m0[k];
-        if (sum != 0) out[k] += v->residual * sum; /* bh1 has an infinite residual where sigma ends at 0 */
+    rung_term terms[3 + MAX_ORDER] = {{v->x, from}, {v->m0, ring_at(&u->m, 0)}};
+    size_t count = 2;
+    for (int j = 0; j + 1 < v->order; j++) {
+        const float w = v->residual * (rho[j] / v->rk[j]);
+        terms[count++] = (rung_term){w, ring_at(&u->m, j + 1)};
+        terms[1].w -= w;
     }
+    if (now) {
+        const float w = v->residual * rho[v->order - 1];
+        terms[count++] = (rung_term){w, now};
+        terms[1].w -= w;
+    }
+    mix(s, out, 1, terms, count);
 }
 
 static void convert(rung_sampler *s, int i, const float *x, float *out) {
     const lambda_point at = lambda_at(lambda_path_of(s), s->table.sigma[i]);
     if (s->c.predict_x0) {
-        x0_from_vp(s->c.prediction, at.alpha, at.sigma, x, s->pred, out, s->total);
+        x0_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, s->pred, out);
         settle_x0(s, out);
     } else {
-        eps_from_vp(s->c.prediction, at.alpha, at.sigma, x, s->pred, out, s->total);
+        eps_from_vp(s, s->c.prediction, at.alpha, at.sigma, x, s->pred, out);
     }
 }
 
@@ -126,8 +129,8 @@ static rung_status unipc_step(rung_sampler *s, int i, float *x, const sampler_io
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
     convert(s, i, x, u->now);
     if (i > 0 && !spared) correct(s, i, x);
-    memcpy(ring_push(&u->m), u->now, s->total * sizeof(float));
-    memcpy(u->last, x, s->total * sizeof(float));
+    MIX(s, ring_push(&u->m), 1, {1, u->now});
+    MIX(s, u->last, 1, {1, x});
 
     u->order = u->m.filled;
     /* sigma 0 is infinitely far away: the polynomial in lambda means nothing there */

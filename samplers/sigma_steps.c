@@ -41,16 +41,17 @@ rung_status sigma_open_list(rung_sampler *s, rung_err *err) {
 
 rung_status sigma_x0(rung_sampler *s, const sampler_io *io, const float *x, float sigma, double t) {
     RUNG_TRY(run_model_ve(s, io, x, sigma, t, s->pred, NULL));
-    x0_from_ve(s->c.prediction, sigma, x, s->pred, s->pred, s->total);
+    x0_from_ve(s, s->c.prediction, sigma, x, s->pred, s->pred);
     return RUNG_OK;
 }
 
-void sigma_euler(float *x, const float *x0, float sigma, float dt, size_t n) {
-    for (size_t k = 0; k < n; k++) x[k] += (x[k] - x0[k]) / sigma * dt;
+void sigma_euler(const rung_sampler *s, float *x, const float *x0, float sigma, float dt) {
+    const float part = dt / sigma;
+    MIX(s, x, 1, {1 + part, x}, {-part, x0});
 }
 
 rung_status sigma_add_noise(rung_sampler *s, const sampler_io *io, float *x, float scale) {
     RUNG_TRY(draw_noise(s, io, s->noise));
-    for (size_t k = 0; k < s->total; k++) x[k] += s->noise[k] * scale;
+    MIX(s, x, 1, {1, x}, {scale, s->noise});
     return RUNG_OK;
 }

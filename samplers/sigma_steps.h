@@ -15,7 +15,7 @@ rung_status sigma_open_list(rung_sampler *s, rung_err *err);
 rung_status sigma_x0(rung_sampler *s, const sampler_io *io, const float *x, float sigma, double t);
 
 /** x += (x - x0) / sigma * dt: an Euler step. */
-void sigma_euler(float *x, const float *x0, float sigma, float dt, size_t n);
+void sigma_euler(const rung_sampler *s, float *x, const float *x0, float sigma, float dt);
 
 /** x += scale * noise, drawn for every picture. */
 rung_status sigma_add_noise(rung_sampler *s, const sampler_io *io, float *x, float scale);

@@ -128,6 +128,47 @@ static void test_lookup(bed &b) {
         });
 }
 
+/* What a sampling step is made of; torch.manual_seed(0); torch.randn(10, device="cuda") and its second call. */
+static void test_step_math(bed &b) {
+    uint64_t seed = 6;
+    for (size_t dim : {(size_t)1, (size_t)2, (size_t)7, (size_t)256, (size_t)320}) {
+        if (SLOW && dim != 7) continue;
+        const floats t = {0, 1, 999, 437.25f, 1024};
+        for (int form = 0; form < 4; form++) {
+            if (dim < 4 && form % 2) continue; /* shift = dim / 2 divides by 0 */
+            same_on_both(b, {t, floats(5 * dim)}, 1, 2e-7f, label("sinusoids", {dim, (size_t)form}),
+                         [=](rung_backend *be, const std::vector<float *> &p) {
+                             be->ops->sinusoids(be, p[1], p[0], 5, dim, form / 2, form % 2);
+                         });
+        }
+    }
+    for (size_t n : {(size_t)0, (size_t)1, (size_t)257, (size_t)4 * 64 * 64}) {
+        if (SLOW && n != 257) continue;
+        const floats x = random_numbers(n, 0, 6, &seed), z = random_numbers(n, 0, 1, &seed);
+        for (size_t count = 1; count <= RUNG_MOST_TERMS; count += SLOW ? 7 : 1)
+            for (size_t out : {(size_t)0, (size_t)2}) /* in place too */
+                same_on_both(b, {x, z, floats(n)}, out, 1e-6f, label("combine", {n, count, out}),
+                             [=](rung_backend *be, const std::vector<float *> &p) {
+                                 rung_term terms[RUNG_MOST_TERMS];
+                                 for (size_t j = 0; j < count; j++) terms[j] = {1.5f - 0.4f * (float)j, p[j % 2]};
+                                 be->ops->combine(be, p[out], terms, count, 0.7f, n);
+                             });
+        for (uint64_t offset : {(uint64_t)0, (uint64_t)3, (uint64_t)1 << 33})
+            same_on_both(b, {floats(n)}, 0, 2e-6f, label("normal", {n, (size_t)offset}),
+                         [=](rung_backend *be, const std::vector<float *> &p) {
+                             be->ops->normal(be, p[0], n, 0x123456789abcull, offset);
+                         });
+    }
+    static const float first[] = {-0.924662f, -0.425344f, -2.643846f, 0.145184f,  -0.120867f,
+                                  -0.579726f, -0.622852f, -0.328387f, -1.074542f, -0.363144f};
+    static const float second[] = {0.180826f, -0.552263f, 0.923813f, -0.734970f};
+    memory m(b.gpu, floats(10));
+    b.gpu->ops->normal(b.gpu, m.p, 10, 0, 0);
+    CHECK(close_all(m.read().data(), first, 10, 1e-6f));
+    b.gpu->ops->normal(b.gpu, m.p, 4, 0, 1);
+    CHECK(close_all(m.read().data(), second, 4, 1e-6f));
+}
+
 /* More than the pinned memory holds at once; odd sizes. */
 static void test_transfers(bed &b) {
     uint64_t seed = 5;
@@ -149,6 +190,7 @@ int main() {
     test_group_norm(b);
     test_elementwise(b);
     test_lookup(b);
+    test_step_math(b);
     test_transfers(b);
     return check_result();
 }

@@ -1,6 +1,7 @@
 /* tests/test_cuda_pipeline.cpp - whole pictures by the CUDA backend, all stages of it, against the CPU backend's: 8-bit
  * samples within 2, on the models of tests/golden/pipelines (tools/goldens/pipelines.py makes them): CLIP, U-Net and
- * VAE; BERT, ladder transformer and VAE with alpha; distilled, SDXL-shaped. */
+ * VAE; the same distilled; BERT, ladder transformer and VAE with alpha; SDXL's U-Net (text and sizes added to the time
+ * embedding), its embeddings from files. Latents stay on the device, but for guidance rescale. */
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -66,6 +67,20 @@ static void same_picture(const char *model, const char *type, int most, const st
     for (rung_image &i : gpu) rung_image_free(&i);
 }
 
+static void sdxl() {
+    rung_npy embeds = {}, pooled = {};
+    if (!CHECK(rung_npy_read(&embeds, GOLDEN "sdxl_embeds.npy", NULL) == RUNG_OK &&
+               rung_npy_read(&pooled, GOLDEN "sdxl_pooled.npy", NULL) == RUNG_OK))
+        return;
+    rung_request r = request_of("", 3, "euler", 4);
+    r.width = 48;
+    r.embeds = {embeds.data, embeds.shape[1], embeds.shape[2]};
+    r.pooled = {pooled.data, pooled.shape[0], pooled.shape[1]};
+    same_picture("sdxl", NULL, 2, {r});
+    rung_npy_free(&embeds);
+    rung_npy_free(&pooled);
+}
+
 int main() {
     same_picture("sd1", NULL, 2, {request_of("red apple", 1, "euler", 4)});
     same_picture("sd1", NULL, 2, {request_of("a cat, the blue house", 3, NULL, 3), request_of("red", 2, NULL, 3)});
@@ -73,6 +88,13 @@ int main() {
     same_picture("sd1", "fp6", 2, {request_of("red apple", 1, "euler_a", 3)});
     same_picture("sd2", NULL, 2, {request_of("a red apple", 5, "ddim", 4)});
     same_picture("turbo", NULL, 2, {request_of("a red apple", 5, NULL, 1)});
+    sdxl();
+    rung_request r = request_of("red apple", 1, "euler_a", 3);
+    r.rng = RUNG_RNG_CUDA; /* drawn on the device */
+    same_picture("sd1", NULL, 2, {r});
+    r = request_of("red apple", 1, "pndm", 4);
+    r.guidance_rescale = 0.7f; /* the host's sampler */
+    same_picture("sd1", NULL, 2, {r});
     same_picture("icons", NULL, 2, {request_of("red apple", 1, NULL, 4)});
     same_picture("icons", "fp6", 2, {request_of("a house", 7, "dpm++2m", 4), request_of("", 8, NULL, 4)});
     return check_result();

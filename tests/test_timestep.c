@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "assets/weights.h"
+#include "kernels/step_math.h"
 #include "tests/check.h"
 
 static void check_row(const float *t, size_t n, const char *name, const rung_tensor *want) {
@@ -13,7 +14,7 @@ static void check_row(const float *t, size_t n, const char *name, const rung_ten
     if (!CHECK(sscanf(name, "%zu.%d.%d", &dim, &flip, &shift) == 3 && want->shape[1] == dim)) return;
     float *ref = malloc(n * dim * sizeof *ref), *got = malloc(n * dim * sizeof *got);
     CHECK(rung_tensor_to_f32(want, 0, n * dim, ref, NULL) == RUNG_OK);
-    timestep_sinusoids(got, t, n, dim, flip, shift);
+    rung_sinusoids(got, t, n, dim, flip, shift);
     float worst = 0;
     for (size_t i = 0; i < n * dim; i++) worst = fmaxf(worst, fabsf(got[i] - ref[i]));
     if (!CHECK(worst <= 7e-5f)) fprintf(stderr, "  %s: %g\n", name, worst); /* one ulp of a frequency near 1, t 999 */

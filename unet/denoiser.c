@@ -153,11 +153,6 @@ rung_status rung_denoiser_begin(rung_denoiser *d, rung_denoiser_run **out, const
     r->d = d;
     r->be = c->be ? c->be : d->be;
     r->state = (network_run){.batch = c->batch, .h = c->h, .w = c->w, .n_ctx = c->n_ctx};
-    r->state.host_time = calloc(c->batch * d->ops->time_in(d->net), sizeof *r->state.host_time);
-    if (!r->state.host_time) {
-        st = rung_fail(err, RUNG_ENOMEM, "denoiser run: timesteps of %zu pictures", c->batch);
-        goto done;
-    }
     RUNG_TRY_GOTO(st, done, lay_out(r, c, err));
     const size_t bytes = r->arena.peak;
     r->arena = (rung_arena){0};
@@ -174,14 +169,13 @@ void rung_denoiser_end(rung_denoiser_run **r) {
     if (!r || !*r) return;
     op_recording_close((*r)->be, &(*r)->recording);
     rung_arena_close(&(*r)->arena, (*r)->be);
-    free((*r)->state.host_time);
     free(*r);
     *r = NULL;
 }
 
 size_t rung_denoiser_run_bytes(const rung_denoiser_run *r) { return r->arena.cap; }
 
-rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
+static rung_status step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
     const rung_denoiser *d = r->d;
     const rung_exec e = {r->be, &r->arena, d->comm};
     const bool record = !d->comm; /* what ranks say to each other is no part of a recording */
@@ -193,4 +187,15 @@ rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x,
     RUNG_TRY(exec_check(&e, "denoiser step", err));
     if (d->comm) RUNG_TRY(rung_comm_settle(d->comm, err));
     return r->be->ops->sync(r->be, err);
+}
+
+rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err) {
+    r->state.resident = false;
+    return step(r, out, x, t, err);
+}
+
+rung_status rung_denoiser_step_resident(rung_denoiser_run *r, float *out, const float *x, const float *t,
+                                        rung_err *err) {
+    r->state.resident = true;
+    return step(r, out, x, t, err);
 }

@@ -55,4 +55,8 @@ size_t rung_denoiser_run_bytes(const rung_denoiser_run *r);
  * tools/train/model.py.
  */
 rung_status rung_denoiser_step(rung_denoiser_run *r, float *out, const float *x, const float *t, rung_err *err);
+
+/** The same with out and x in the memory of the backend that computes; t is the host's all the same. */
+rung_status rung_denoiser_step_resident(rung_denoiser_run *r, float *out, const float *x, const float *t,
+                                        rung_err *err);
 #endif

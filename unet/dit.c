@@ -113,11 +113,6 @@ static void dit_close(void *net) {
 
 /* ---- once for a run ---- */
 
-static size_t dit_time_in(const void *net) {
-    (void)net;
-    return DIT_TIME;
-}
-
 static rung_status dit_check_size(const void *net, size_t h, size_t w, rung_err *err) {
     const size_t p = ((const dit *)net)->cfg.patch;
     if (h % p || w % p)
@@ -159,12 +154,9 @@ static rung_status prepare_positions(const dit *d, const rung_exec *x, network_r
 /* f32 [width]: a third each for height, width and aspect ratio of the picture. */
 static void prepare_size(const dit *d, const rung_exec *x, network_run *r, const rung_denoiser_cond *c) {
     const float v[] = {c->image_h, c->image_w, (float)((double)c->image_h / (double)c->image_w)};
-    float host[3 * DIT_TIME];
-    timestep_sinusoids(host, v, 3, DIT_TIME, true, 0);
     r->size_emb = exec_floats(x, 3, d->resolution.out);
     const rung_mark mark = arena_mark(x->arena);
-    float *sinusoids = exec_floats(x, 3, DIT_TIME);
-    op_upload(x, sinusoids, host, sizeof host);
+    const float *sinusoids = timestep_sinusoids(x, v, 3, DIT_TIME, true, 0);
     time_mlp_run(x, &d->resolution, r->size_emb, sinusoids, 2, NULL, 0);
     if (exec_live(x))
         time_mlp_run(x, &d->aspect, r->size_emb + 2 * d->resolution.out, sinusoids + 2 * DIT_TIME, 1, NULL, 0);
@@ -215,9 +207,8 @@ static void time_embedding(dit_pass *p, float *emb, float *modulation, const flo
     const rung_exec *x = p->x;
     const size_t n = p->d->cfg.width;
     const rung_mark mark = arena_mark(x->arena);
-    float *sinusoids = exec_floats(x, p->times, DIT_TIME), *activated = exec_floats(x, p->times, n);
-    if (t) timestep_sinusoids(p->r->host_time, t, p->times, DIT_TIME, true, 0);
-    op_upload(x, sinusoids, p->r->host_time, p->times * DIT_TIME * sizeof *sinusoids);
+    const float *sinusoids = timestep_sinusoids(x, t, p->times, DIT_TIME, true, 0);
+    float *activated = exec_floats(x, p->times, n);
     time_mlp_run(x, &p->d->time, emb, sinusoids, p->times, p->r->size_emb, 0);
     op_act(x, activated, emb, p->times * n, RUNG_ACT_SILU);
     op_linear(x, modulation, activated, n, p->times, p->d->modulation, NULL);
@@ -230,7 +221,7 @@ static void embed_patches(dit_pass *p, const float *in) {
     const size_t batch = p->r->batch, pixels = p->r->h * p->r->w;
     const rung_mark mark = arena_mark(x->arena);
     float *latents = exec_floats(x, batch * pixels, cfg->in_channels);
-    op_upload(x, latents, in, batch * pixels * cfg->in_channels * sizeof *in);
+    network_take(x, p->r, latents, in, batch * pixels * cfg->in_channels);
     const rung_conv_args a = {.batch = batch, .h = p->r->h, .w = p->r->w, .stride = cfg->patch};
     op_conv(x, p->stream.newest, latents, p->d->patch_embed, &a, NULL);
     op_add_rows(x, p->stream.newest, p->stream.newest, p->r->positions, batch * p->tokens, p->tokens, cfg->width);
@@ -311,7 +302,7 @@ static void output(dit_pass *p, float *out, const float *emb) {
     op_linear(x, patches, normed, n, rows, p->d->proj_out, NULL);
     op_unpatchify(x, all, patches, p->r->batch, p->r->h / patch, p->r->w / patch, patch, from);
     if (to != from) op_copy2d(x, kept, to, all, from, pixels, to);
-    op_download(x, out, kept, pixels * to * sizeof *out);
+    network_give(x, p->r, out, kept, pixels * to);
 }
 
 static void dit_step(const void *net, const rung_exec *x, const network_run *r, float *out, const float *in,
@@ -331,4 +322,4 @@ static void dit_step(const void *net, const rung_exec *x, const network_run *r, 
     output(&p, out, emb);
 }
 
-const network_ops dit_network = {dit_open, dit_close, dit_time_in, dit_check_size, dit_prepare, dit_step};
+const network_ops dit_network = {dit_open, dit_close, dit_check_size, dit_prepare, dit_step};

@@ -1,19 +1,10 @@
 #include "unet/timestep.h"
 
-#include <math.h>
-
-void timestep_sinusoids(float *out, const float *t, size_t n, size_t dim, bool flip, double shift) {
-    const size_t half = dim / 2;
-    for (size_t i = 0; i < n; i++, out += dim) {
-        float *sines = out + (flip ? half : 0), *cosines = out + (flip ? 0 : half);
-        for (size_t j = 0; j < half; j++) {
-            const float exponent = (float)-log(10000) * (float)j / (float)((double)half - shift);
-            const float angle = t[i] * (float)exp((double)exponent);
-            sines[j] = (float)sin((double)angle);
-            cosines[j] = (float)cos((double)angle);
-        }
-        if (dim % 2) out[dim - 1] = 0;
-    }
+float *timestep_sinusoids(const rung_exec *x, const float *t, size_t rows, size_t dim, bool flip, double shift) {
+    float *y = exec_floats(x, rows, dim), *times = exec_floats(x, rows, 1);
+    op_upload(x, times, t, rows * sizeof *times);
+    op_sinusoids(x, y, times, rows, dim, flip, shift);
+    return y;
 }
 
 void time_mlp_load(time_mlp *m, rung_loader *l, size_t in, size_t out, const char *name) {

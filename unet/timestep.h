@@ -4,12 +4,8 @@
 #include "assets/loader.h"
 #include "kernels/ops.h"
 
-/**
- * out f32 [n, dim], host memory: row i is [sin(t_i f_j)..., cos(t_i f_j)...], f_j = 10000^(-j / (dim/2 - shift)),
- * the two halves exchanged by `flip`; an odd dim ends in 0. t f32 [n]. shift != dim / 2.
- * Rounded step by step as diffusers get_timestep_embedding: at t = 999 one ulp of f_j is 6e-5 of the angle.
- */
-void timestep_sinusoids(float *out, const float *t, size_t n, size_t dim, bool flip, double shift);
+/** f32 [rows, dim] in the arena, the sinusoids of t f32 [rows], host memory (kernels/backend.h; NULL in a dry run). */
+float *timestep_sinusoids(const rung_exec *x, const float *t, size_t rows, size_t dim, bool flip, double shift);
 
 /* linear_2(silu(linear_1(x))): diffusers' TimestepEmbedding. */
 typedef struct {

@@ -144,8 +144,6 @@ static void unet_close(void *net) {
 
 /* ---- once for a run ---- */
 
-static size_t unet_time_in(const void *net) { return ((const unet2d *)net)->time.in; }
-
 static rung_status unet_check_size(const void *net, size_t h, size_t w, rung_err *err) {
     size_t hs[UNET_LEVELS], ws[UNET_LEVELS];
     return unet_config_sizes(&((const unet2d *)net)->cfg, h, w, hs, ws, err);
@@ -179,20 +177,17 @@ static rung_status prepare_added(const unet2d *u, const rung_exec *x, network_ru
     const size_t in = u->added.in, pooled = cfg->pooled_dim;
     if (!c->pooled) return rung_fail(err, RUNG_EARG, "this network wants pooled embeddings of width %zu", pooled);
     RUNG_TRY(network_check_picture(c, err));
-    float *host = malloc(c->batch * in * sizeof *host);
-    if (!host) return rung_fail(err, RUNG_ENOMEM, "U-Net: %zux%zu floats", c->batch, in);
-    for (size_t i = 0; i < c->batch; i++) {
-        memcpy(host + i * in, c->pooled + i * pooled, pooled * sizeof *host);
-        timestep_sinusoids(host + i * in + pooled, ids, UNET_SIZE_IDS, cfg->added_dim, cfg->flip_sin_to_cos,
-                           cfg->freq_shift);
-    }
     r->added_emb = exec_floats(x, c->batch, cfg->time_dim);
     const rung_mark mark = arena_mark(x->arena);
-    float *all = exec_floats(x, c->batch, in);
-    op_upload(x, all, host, c->batch * in * sizeof *host);
+    float *all = exec_floats(x, c->batch, in), *text = exec_floats(x, c->batch, pooled);
+    const float *sizes =
+        timestep_sinusoids(x, ids, UNET_SIZE_IDS, cfg->added_dim, cfg->flip_sin_to_cos, cfg->freq_shift);
+    op_upload(x, text, c->pooled, c->batch * pooled * sizeof *text);
+    op_copy2d(x, all, in, text, pooled, c->batch, pooled);
+    for (size_t i = 0; exec_live(x) && i < c->batch; i++)
+        op_copy2d(x, all + i * in + pooled, in, sizes, in - pooled, 1, in - pooled);
     time_mlp_run(x, &u->added, r->added_emb, all, c->batch, NULL, 0);
     arena_rewind(x->arena, mark);
-    free(host);
     return RUNG_OK;
 }
 
@@ -263,9 +258,8 @@ static void time_embedding(unet_pass *p, const float *t) {
     const size_t times = cfg->added_dim ? r->batch : distinct; /* what is added differs from picture to picture */
     float *time = exec_floats(x, times, n);
     const rung_mark mark = arena_mark(x->arena);
-    float *sinusoids = exec_floats(x, distinct, in), *own = exec_floats(x, distinct, n);
-    if (t) timestep_sinusoids(r->host_time, t, distinct, in, cfg->flip_sin_to_cos, cfg->freq_shift);
-    op_upload(x, sinusoids, r->host_time, distinct * in * sizeof *time);
+    const float *sinusoids = timestep_sinusoids(x, t, distinct, in, cfg->flip_sin_to_cos, cfg->freq_shift);
+    float *own = exec_floats(x, distinct, n);
     time_mlp_run(x, &p->u->time, own, sinusoids, distinct, NULL, 0);
     if (cfg->time_post_act) op_act(x, own, own, distinct * n, cfg->time_post_act);
     if (cfg->added_dim) {
@@ -298,7 +292,7 @@ static void input_conv(unet_pass *p, const float *in) {
     p->cur = push_skip(p, pixels, cfg->level[0].channels);
     const rung_mark mark = arena_mark(x->arena);
     float *latents = exec_floats(x, rows, cfg->in_channels);
-    op_upload(x, latents, in, rows * cfg->in_channels * sizeof *in);
+    network_take(x, p->s.run, latents, in, rows * cfg->in_channels);
     rung_conv_args a = same_size(p, cfg->conv_in_kernel);
     if (p->s.run->in_affine) {
         a.in_scale = p->s.run->in_affine;
@@ -406,7 +400,7 @@ static void output_conv(unet_pass *p, float *out) {
     a.in_shift = shift;
     a.in_act = RUNG_ACT_SILU;
     op_conv(x, y, p->cur, p->u->conv_out, &a, NULL);
-    op_download(x, out, y, batch * pixels * cfg->out_channels * sizeof *out);
+    network_give(x, p->s.run, out, y, batch * pixels * cfg->out_channels);
 }
 
 /* Room of a buffer for the stream after the way down: the largest output of the mid and up blocks. */
@@ -434,4 +428,4 @@ static void unet_step_run(const void *net, const rung_exec *x, const network_run
     output_conv(&p, out);
 }
 
-const network_ops unet2d_network = {unet_open, unet_close, unet_time_in, unet_check_size, unet_prepare, unet_step_run};
+const network_ops unet2d_network = {unet_open, unet_close, unet_check_size, unet_prepare, unet_step_run};

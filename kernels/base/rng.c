@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "kernels/base/philox.h"
+
 enum { MT_N = 624, MT_M = 397 };
 
 static const double two_pi = 6.283185307179586476925;
@@ -70,38 +72,17 @@ static float cpu_normal_one(rung_rng *g) {
     return (float)(r * cos(theta));
 }
 
-static uint32_t mul_high(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
-
-static void philox_4x32_10(uint32_t c[4], uint64_t key) {
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < 10; round++) {
-        const uint32_t a = 0xd2511f53u, b = 0xcd9e8d57u;
-        const uint32_t r0 = mul_high(b, c[2]) ^ c[1] ^ k0, r2 = mul_high(a, c[0]) ^ c[3] ^ k1;
-        c[1] = b * c[2];
-        c[3] = a * c[0];
-        c[0] = r0;
-        c[2] = r2;
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
-    }
-}
-
-static void cuda_normal(rung_rng *g, float *out, size_t n) {
-    const float unit = 0x1p-32f, turn = (float)(0x1p-32 * two_pi);
+void rung_philox_normal(float *out, size_t n, uint64_t seed, uint64_t offset) {
     for (size_t i = 0; i < n; i++) {
-        uint32_t c[4] = {(uint32_t)g->offset, (uint32_t)(g->offset >> 32), (uint32_t)i, (uint32_t)((uint64_t)i >> 32)};
-        philox_4x32_10(c, g->seed);
-        const float u = (float)c[0] * unit + unit / 2;
-        const float v = (float)c[1] * turn + turn / 2;
-        out[i] = sqrtf(-2.0f * logf(u)) * sinf(v);
+        const philox_pair p = philox_normal_bits(seed, offset, i);
+        out[i] = sqrtf(-2.0f * logf(p.u)) * sinf(p.v);
     }
-    g->offset++;
 }
 
 void rung_rng_normal(rung_rng *g, float *out, size_t n) {
     if (n == 0) return;
     if (g->kind == RUNG_RNG_CUDA) {
-        cuda_normal(g, out, n);
+        rung_philox_normal(out, n, g->seed, g->offset++);
     } else if (n >= 16) {
         cpu_normal_blocks(g, out, n);
     } else {

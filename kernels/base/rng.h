@@ -23,6 +23,9 @@ void rung_rng_seed(rung_rng *g, rung_rng_kind kind, uint64_t seed);
 /** torch.randn(n, generator=g) in f32, into out [n]; one call is one draw of n elements. Within 1e-6 of torch 2.13. */
 void rung_rng_normal(rung_rng *g, float *out, size_t n);
 
+/** The CUDA kind's n numbers of its call number `offset`, from 0. */
+void rung_philox_normal(float *out, size_t n, uint64_t seed, uint64_t offset);
+
 /** torch.rand(n, generator=g) in f32: CPU kind only. */
 void rung_rng_uniform(rung_rng *g, float *out, size_t n);
 #endif

@@ -60,6 +60,9 @@ static const rung_backend_ops cpu_table = {
     .copy2d = cpu_copy2d,
     .lookup = cpu_lookup,
     .unpatchify = cpu_unpatchify,
+    .sinusoids = cpu_sinusoids,
+    .combine = cpu_combine,
+    .normal = cpu_normal,
 };
 
 rung_status rung_cpu_backend_open(rung_backend **out, rung_pool *pool, unsigned cpu, rung_err *err) {

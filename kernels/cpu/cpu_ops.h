@@ -55,6 +55,11 @@ void cpu_copy2d(rung_backend *be, float *dst, size_t dst_row, const float *src, 
 void cpu_unpatchify(rung_backend *be, float *y, const float *x, size_t batch, size_t gh, size_t gw, size_t p,
                     size_t ch);
 
+/* step.c */
+void cpu_sinusoids(rung_backend *be, float *y, const float *t, size_t rows, size_t dim, bool flip, double shift);
+void cpu_combine(rung_backend *be, float *y, const rung_term *terms, size_t count, float over, size_t n);
+void cpu_normal(rung_backend *be, float *y, size_t n, uint64_t seed, uint64_t offset);
+
 /* table.c */
 void cpu_lookup(rung_backend *be, float *y, const rung_table *t, const int32_t *ids, size_t rows);
 #endif

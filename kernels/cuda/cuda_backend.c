@@ -91,6 +91,33 @@ static void device_unpatchify(rung_backend *be, float *y, const float *x, size_t
     cuda_end(c, "unpatchify");
 }
 
+static void device_sinusoids(rung_backend *be, float *y, const float *t, size_t rows, size_t dim, bool flip,
+                             double shift) {
+    cuda_backend *c = cuda_of(be);
+    if (!CUDA_BEGIN(c, KEY_SINUSOIDS, P(y), P(t), rows, dim, flip, F((float)shift))) return;
+    cuda_k_sinusoids(c->stream, y, t, rows, dim, flip, shift);
+    cuda_end(c, "sinusoids");
+}
+
+static void device_combine(rung_backend *be, float *y, const rung_term *terms, size_t count, float over, size_t n) {
+    cuda_backend *c = cuda_of(be);
+    uint64_t key[5 + 2 * RUNG_MOST_TERMS] = {KEY_COMBINE, P(y), count, F(over), n};
+    for (size_t j = 0; j < count; j++) {
+        key[5 + 2 * j] = F(terms[j].w);
+        key[6 + 2 * j] = P(terms[j].x);
+    }
+    if (!cuda_begin(c, key, 5 + 2 * count)) return;
+    cuda_k_combine(c->stream, y, terms, count, over, n);
+    cuda_end(c, "combine");
+}
+
+static void device_normal(rung_backend *be, float *y, size_t n, uint64_t seed, uint64_t offset) {
+    cuda_backend *c = cuda_of(be);
+    if (!CUDA_BEGIN(c, KEY_NORMAL, P(y), n, seed, offset)) return;
+    cuda_k_normal(c->stream, y, n, seed, offset);
+    cuda_end(c, "normal");
+}
+
 static void device_attention(rung_backend *be, const rung_attention_args *a) {
     cuda_backend *c = cuda_of(be);
     if (!CUDA_BEGIN(c, KEY_ATTENTION, a->batch, a->heads, a->d, a->lq, a->lk, P(a->q), P(a->k), P(a->v), P(a->o),
@@ -133,4 +160,7 @@ const rung_backend_ops cuda_operations = {
     .copy2d = device_copy2d,
     .lookup = cuda_lookup,
     .unpatchify = device_unpatchify,
+    .sinusoids = device_sinusoids,
+    .combine = device_combine,
+    .normal = device_normal,
 };

@@ -45,6 +45,12 @@ void cuda_k_copy2d(cudaStream_t s, float *dst, size_t dst_row, const float *src,
 void cuda_k_unpatchify(cudaStream_t s, float *y, const float *x, size_t batch, size_t gh, size_t gw, size_t p,
                        size_t ch);
 
+/* ---- cuda_step.cu ---- */
+
+void cuda_k_sinusoids(cudaStream_t s, float *y, const float *t, size_t rows, size_t dim, bool flip, double shift);
+void cuda_k_combine(cudaStream_t s, float *y, const rung_term *terms, size_t count, float over, size_t n);
+void cuda_k_normal(cudaStream_t s, float *y, size_t n, uint64_t seed, uint64_t offset);
+
 /* ---- cuda_gather.cu: activations as the tensor cores want them ---- */
 
 typedef enum { CUDA_X_F32, CUDA_X_F16, CUDA_X_BF16 } cuda_x_kind;

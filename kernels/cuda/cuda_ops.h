@@ -17,7 +17,15 @@
 #include "kernels/weight_rows.h"
 
 /* Device scratch that lasts from one operation to the next only; grows to the largest need. */
-typedef enum { SCRATCH_X, SCRATCH_SUMS, SCRATCH_WEIGHTS, SCRATCH_STATS, SCRATCH_SPLIT, SCRATCH_LIBRARY, SCRATCHES } cuda_scratch_kind;
+typedef enum {
+    SCRATCH_X,
+    SCRATCH_SUMS,
+    SCRATCH_WEIGHTS,
+    SCRATCH_STATS,
+    SCRATCH_SPLIT,
+    SCRATCH_LIBRARY,
+    SCRATCHES
+} cuda_scratch_kind;
 
 /* Pinned memory on the way to the device, in chunks taken in turn. */
 enum { STAGING_CHUNKS = 4, STAGING_BYTES = 4 << 20 };
@@ -105,6 +113,9 @@ enum {
     KEY_COPY,
     KEY_LOOKUP,
     KEY_UNPATCHIFY,
+    KEY_SINUSOIDS,
+    KEY_COMBINE,
+    KEY_NORMAL,
     KEY_UPLOAD,
     KEY_DOWNLOAD
 };

@@ -241,6 +241,11 @@ static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 #define __logf(v) logf(v)
 #define __sinf(v) sinf(v)
 #define __cosf(v) cosf(v)
+static inline void sincospi(double v, double *sine, double *cosine) {
+    const double angle = fmod(v, 2.0) * M_PI;
+    *sine = sin(angle);
+    *cosine = cos(angle);
+}
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }

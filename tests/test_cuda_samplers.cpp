@@ -1,0 +1,106 @@
+/* tests/test_cuda_samplers.cpp - every sampler that takes its steps on the device, against the same sampler in the
+ * host's memory: the same noise, a closed formula as the network, 12 steps of two pictures. */
+#include "tests/cuda_bed.h"
+extern "C" {
+#include "kernels/base/rng.h"
+#include "kernels/step_math.h"
+#include "samplers/sampler.h"
+}
+
+enum { BATCH = 2, N = 4 * 13 * 11, TOTAL = BATCH * N };
+
+/* pred = a x + b sin of each number's place, both depending on t. `waves` is where x is. */
+struct model {
+    rung_backend *be; /* NULL: the host */
+    const float *waves;
+    uint64_t draws[BATCH];
+};
+
+static void add_up(const model *m, float *y, const rung_term *terms, size_t count) {
+    if (m->be)
+        m->be->ops->combine(m->be, y, terms, count, 1, TOTAL);
+    else
+        rung_combine(y, terms, count, 1, TOTAL);
+}
+
+static rung_status denoise(void *user, float *out, float *uncond, const float *x, float t, rung_err *) {
+    const model *m = (const model *)user;
+    const rung_term terms[] = {{0.3f + 0.0004f * t, x}, {0.5f - 0.0002f * t, m->waves}};
+    add_up(m, out, terms, 2);
+    if (uncond) add_up(m, uncond, terms, 1);
+    return RUNG_OK;
+}
+
+static void noise(void *user, size_t picture, float *out, size_t n) {
+    model *m = (model *)user;
+    if (m->be)
+        m->be->ops->normal(m->be, out, n, 7 + picture, m->draws[picture]++);
+    else
+        rung_philox_normal(out, n, 7 + picture, m->draws[picture]++);
+}
+
+/* The last latents; empty when the sampler cannot be opened, or does not go to the device. */
+static floats draw(const bed &b, const rung_sampler_row *row, const char *config, bool device, bool *went) {
+    rung_sampler_params p = {};
+    rung_sampler *s = nullptr;
+    rung_err err = {};
+    p.sampler = row->name;
+    p.config_json = config;
+    p.steps = 12;
+    p.eta = NAN;
+    p.batch = BATCH, p.n = N, p.image_tokens = 143;
+    p.be = device ? b.gpu : nullptr;
+    if (rung_sampler_open(&s, &p, &err)) return {};
+    *went = device ? rung_sampler_memory(s) == b.gpu : rung_sampler_memory(s) == nullptr;
+    floats x(TOTAL), waves(TOTAL);
+    uint64_t seed = 3;
+    for (size_t i = 0; i < TOTAL; i++) {
+        x[i] = rnd(&seed) * rung_sampler_init_sigma(s);
+        waves[i] = sinf((float)i);
+    }
+    if (*went) {
+        memory far_x(device ? b.gpu : b.cpu, x), far_waves(device ? b.gpu : b.cpu, waves);
+        model m = {device ? b.gpu : nullptr, far_waves.p, {}};
+        rung_status st = RUNG_OK;
+        for (int i = 0; !st && i < rung_sampler_steps(s); i++)
+            st = rung_sampler_step(s, i, far_x.p, denoise, &m, noise, &m, &err);
+        if (!CHECK(st == RUNG_OK)) fprintf(stderr, "  %s: %s\n", row->name, err.msg);
+        x = far_x.read();
+    }
+    rung_sampler_close(&s);
+    return x;
+}
+
+static size_t compare(const bed &b, const char *config) {
+    size_t on_device = 0;
+    for (size_t i = 0; i < rung_sampler_count(); i++) {
+        const rung_sampler_row *row = rung_sampler_get(i);
+        bool host = false, device = false;
+        const floats want = draw(b, row, config, false, &host), got = draw(b, row, config, true, &device);
+        if (!device) continue;
+        on_device++;
+        double size = 0;
+        for (float v : want) size += v;
+        CHECK(std::isfinite(size));
+        if (!CHECK(host && rel_l2(got.data(), want.data(), want.size()) <= 1e-5)) fprintf(stderr, "  %s\n", row->name);
+    }
+    return on_device;
+}
+
+int main() {
+    bed b;
+    if (!b.gpu) return check_result();
+    const std::string plain =
+        "\"beta_start\": 0.00085, \"beta_end\": 0.012, \"beta_schedule\": \"scaled_linear\", \"steps_offset\": 1, "
+        "\"num_train_timesteps\": 1000, \"clip_sample\": false, \"skip_prk_steps\": true, \"set_alpha_to_one\": false";
+    const std::string eps = "{\"_class_name\": \"PNDMScheduler\", " + plain + ", \"prediction_type\": \"epsilon\"}";
+    const std::string v = "{\"_class_name\": \"DDIMScheduler\", " + plain + ", \"prediction_type\": \"v_prediction\"}";
+    const std::string clips = "{\"_class_name\": \"DDIMScheduler\", \"clip_sample\": true}";
+    CHECK(compare(b, eps.c_str()) >= 15);
+    CHECK(compare(b, v.c_str()) >= 14);
+    CHECK(compare(b, "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"shift\": 3.0}") >= 3);
+    bool went = true;
+    draw(b, rung_sampler_find("ddim"), clips.c_str(), true, &went); /* what clips stays on the host */
+    CHECK(!went);
+    return check_result();
+}
