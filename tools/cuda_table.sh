@@ -40,7 +40,7 @@ raw() {
 launches='
     function threads(kernel) {
         if (kernel == "group_moments_f32") return 32
-        return kernel ~ /^(attention|spmm|bitmap_gemm|fpx_gemm|add_splits)/ ? 128 : 256
+        return kernel ~ /^(attention|spmm|csl_expand|bitmap_|fpx_gemm)/ ? 128 : 256
     }
     function arguments(kernel, a) { sub(/^[^<]*</, "", kernel); sub(/>.*/, "", kernel); return split(kernel, a, ",") }
     function dynamic(kernel,   a) {
