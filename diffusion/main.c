@@ -126,6 +126,7 @@ static rung_status draw_round(rung_engine *e, const rung_request *r, const cli_o
     rung_image own = {0};
     rung_request request = *r;
     request.seed = r->seed + first + (size_t)all->group_number;
+    request.last = left <= (size_t)all->groups;
     rung_status st = RUNG_OK;
     if ((size_t)all->group_number < count) st = draw_picture(e, &request, o, &own, err);
     for (size_t g = 0; !st && g < count; g++) {

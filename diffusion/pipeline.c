@@ -37,6 +37,7 @@ struct job {
     size_t count;
     size_t h, w, channels, n; /* latents; n = channels * h * w */
     bool guided;
+    bool release;                   /* the denoiser, once it is through: the request's `last` */
     size_t nets;                    /* denoised each step: count, or 2 * count (unconditional first) */
     size_t own, own_first;          /* of these in this rank's denoiser call: all, or a half of the pair */
     rung_embeds *prompts;           /* [nets], in the order of the denoiser's batch */
@@ -64,6 +65,8 @@ static rung_status check_request(struct job *j, rung_err *err) {
     const rung_request *r = j->first;
     const size_t width = r->width ? r->width : i->width, height = r->height ? r->height : i->height;
     const size_t m = i->size_multiple;
+    if (!j->e->denoiser)
+        return rung_fail(err, RUNG_EARG, "%s: a request was the engine's last, its denoiser is closed", j->e->name);
     if (j->count < 1 || j->count > MAX_BATCH)
         return rung_fail(err, RUNG_EARG, "batch is %zu pictures, wanted 1 to %d", j->count, MAX_BATCH);
     if (width > MAX_SIDE || height > MAX_SIDE || width % m || height % m)
@@ -414,6 +417,7 @@ static rung_status make_pictures(struct job *j, rung_image *images, rung_err *er
     RUNG_TRY(sample(j, err));
     rung_denoiser_end(&j->run); /* its scratch is the VAE's */
     resident_close(&j->device);
+    if (j->release && !j->lanes) rung_denoiser_close(&j->e->denoiser);
     const double denoised = rung_now();
     for (size_t i = 0; ranks_lead(&j->e->ranks) && i < j->count; i++) RUNG_TRY(decode(j, i, &images[i], err));
     j->times = (rung_times){encoded - start, denoised - encoded, rung_now() - denoised};
@@ -520,7 +524,7 @@ static rung_status one_by_one(rung_engine *e, const rung_request *requests, size
         r.neg_embeds = requests[i].neg_embeds;
         r.pooled = requests[i].pooled;
         r.neg_pooled = requests[i].neg_pooled;
-        struct job j = {.e = e, .requests = &r, .first = &r, .count = 1};
+        struct job j = {.e = e, .requests = &r, .first = &r, .count = 1, .release = r.last && i + 1 == count};
         st = run_job(&j, &images[i], err);
     }
     for (size_t i = 0; st && i < count; i++) rung_image_free(&images[i]);
@@ -529,13 +533,15 @@ static rung_status one_by_one(rung_engine *e, const rung_request *requests, size
 
 rung_status rung_generate(rung_engine *e, const rung_request *requests, size_t count, rung_image *images,
                           rung_err *err) {
-    struct job j = {.e = e, .requests = requests, .first = requests, .count = count};
+    struct job j = {.e = e, .requests = requests, .first = requests, .count = count, .release = requests->last};
     memset(images, 0, count * sizeof *images);
     if (count > 1 && adapts_to_picture(requests)) return one_by_one(e, requests, count, images, err);
     const size_t n = lanes_for(&j);
     if (n < 2) return run_job(&j, images, err);
     RUNG_TRY(engine_open_lanes(e, err));
-    return run_lanes(&j, n, images, err);
+    const rung_status st = run_lanes(&j, n, images, err);
+    if (!st && j.release) rung_denoiser_close(&e->denoiser); /* which lanes share; their pictures are small */
+    return st;
 }
 
 rung_status rung_parameters(rung_engine *e, const rung_request *r, char **text, rung_err *err) {

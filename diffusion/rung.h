@@ -99,6 +99,8 @@ typedef struct {
     int clip_skip;                /* 0: the model's; 1: last layer; 2: the one before, ... */
     bool literal;                 /* the prompt as it stands: no weights, no chunks */
     bool vae_tiling;              /* always in strips; otherwise only when the picture is large */
+    bool last;                    /* once this call has drawn, the engine draws no more (RUNG_EARG): the denoiser's
+                                     weights are given back before the VAE decodes and never lie beside its scratch */
     const float *noise;           /* f32 [latent_channels, height / factor, width / factor], standard normal;
                                      NULL: drawn from the seed */
     rung_rows embeds, neg_embeds; /* in place of the text encoder's output: f32 [n, context_dim] */

@@ -53,7 +53,7 @@ def run_torch(model, stage, size, threads, repeat, dtype="float32"):
 
 
 def openvino_file(model, stage, size):
-    """The network as OpenVINO's file, f16 weights, converted once."""
+    """The network as OpenVINO's file, f16 weights, converted once: traced on a small picture, shaped for this size."""
     import openvino
     import torch
 
@@ -73,8 +73,8 @@ def openvino_file(model, stage, size):
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         torch.set_grad_enabled(False)
-        x = inputs(stage, size // 8)
-        net = openvino.convert_model(Wrap(), example_input=tuple(x), input=[tuple(t.shape) for t in x])
+        net = openvino.convert_model(Wrap(), example_input=tuple(inputs(stage, 16)))
+        net.reshape(dict(zip(net.inputs, [tuple(t.shape) for t in inputs(stage, size // 8)])))
         openvino.save_model(net, path, compress_to_fp16=True)
     return path
 

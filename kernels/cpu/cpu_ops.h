@@ -16,7 +16,7 @@ typedef struct {
     pthread_mutex_t room_lock;
 } cpu_backend;
 
-enum { WINO_ROOM = 8 << 20 }; /* floats: 32 MiB */
+enum { WINO_ROOM = 4 << 20 }; /* floats: 16 MiB */
 
 static inline cpu_backend *cpu_of(rung_backend *be) { return (cpu_backend *)be; }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/base/fp6.h"
+#include "kernels/base/pages.h"
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/sparse.h"
@@ -17,7 +18,7 @@ static rung_status allocate_panels(gemm_weights *w, rung_err *err) {
         bytes > SIZE_MAX - PANEL_ALIGN)
         return rung_fail(err, RUNG_ESHAPE, "layer weight [%zu, %zu] is too large", w->n, w->k);
     bytes = size_div_up(bytes, PANEL_ALIGN) * PANEL_ALIGN;
-    w->panels = aligned_alloc(PANEL_ALIGN, bytes);
+    w->panels = rung_pages_alloc(bytes);
     if (!w->panels) return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
     memset(w->panels, 0, bytes);
     return RUNG_OK;
