@@ -7,6 +7,7 @@
 
 #include "assets/safetensors.h"
 #include "assets/weights_view.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/size.h"
 
 enum { PARTS = 3 };
@@ -164,6 +165,10 @@ rung_status rung_lora_open(rung_lora **out, const char *path, float weight, rung
 done:
     rung_lora_close(&l);
     return st;
+}
+
+uint64_t rung_lora_hash(const rung_lora *l) {
+    return rung_hash(rung_safetensors_hash(l->file), &l->weight, sizeof l->weight);
 }
 
 void rung_lora_close(rung_lora **lp) {

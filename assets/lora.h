@@ -14,6 +14,8 @@ typedef struct rung_lora rung_lora;
 /** RUNG_EIO, RUNG_EFORMAT (no pair of up and down in it, other kinds such as LoHa), RUNG_ENOMEM. */
 rung_status rung_lora_open(rung_lora **out, const char *path, float weight, rung_err *err);
 void rung_lora_close(rung_lora **l);
+/** Of the file and its weight: for telling whether two processes have the same one. */
+uint64_t rung_lora_hash(const rung_lora *l);
 
 /** Merges what concerns `part` ("unet", "transformer", "text_encoder"). A merged tensor keeps its dtype; 6- and 8-bit
  * ones become F16. RUNG_ESHAPE names a pair that does not fit its weight; RUNG_ENOMEM. */

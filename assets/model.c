@@ -12,6 +12,7 @@
 #include "assets/ldm.h"
 #include "assets/lora.h"
 #include "assets/weights_view.h"
+#include "kernels/base/hash.h"
 
 enum { PARTS = 8, MAX_TEXT = 64 << 20 };
 
@@ -405,4 +406,38 @@ rung_status rung_model_text(rung_model *m, const char *part, const char *file, c
     const rung_status st = is_file(path) ? rung_file_read(path, MAX_TEXT, text, bytes, err) : RUNG_OK;
     free(path);
     return st;
+}
+
+/* ---- the same model? ---- */
+
+uint64_t rung_model_lora_hash(const rung_model *m) {
+    uint64_t h = m->n_loras;
+    for (size_t i = 0; i < m->n_loras; i++) h = rung_hash_word(h, rung_lora_hash(m->loras[i]));
+    return h;
+}
+
+static rung_status hash_tokenizer(rung_model *m, uint64_t *h, rung_err *err) {
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+                                        "vocab.txt"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *text;
+        size_t bytes;
+        RUNG_TRY(rung_model_text(m, "tokenizer", files[i], &text, &bytes, err));
+        if (text) *h = rung_hash(*h, text, bytes);
+        free(text);
+    }
+    return RUNG_OK;
+}
+
+rung_status rung_model_part_hash(rung_model *m, const char *part, uint64_t *h, rung_err *err) {
+    rung_config c;
+    rung_weights *w;
+    if (strcmp(part, "tokenizer") == 0) return hash_tokenizer(m, h, err);
+    RUNG_TRY(rung_model_config(m, part, &c, err));
+    RUNG_TRY(open_weights(m, part, &w, err));
+    char *text = cJSON_PrintUnformatted(c.root);
+    *h = rung_hash_word(rung_hash(*h, text ? text : "", text ? strlen(text) : 0), rung_weights_hash(w));
+    cJSON_free(text);
+    rung_weights_close(&w);
+    return RUNG_OK;
 }

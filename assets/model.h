@@ -37,6 +37,11 @@ rung_status rung_model_add_lora(rung_model *m, const char *path, float weight, r
 /** Once every part is open: RUNG_EFORMAT names adapted weights that the model does not have. */
 rung_status rung_model_check_loras(const rung_model *m, rung_err *err);
 
+/** What two processes compare to know that they have the same model: the LoRA files and their weights. */
+uint64_t rung_model_lora_hash(const rung_model *m);
+/** The same of a part: its config, the weights' files (rung_weights_hash), a tokenizer's files; mixed into *h. */
+rung_status rung_model_part_hash(rung_model *m, const char *part, uint64_t *h, rung_err *err);
+
 /** Text of a file beside the weights, e.g. ("tokenizer", "vocab.json"); *text = NULL when there is none. The ldm
  *  layout gives tokenizer_config.json and merges.txt, the built-in CLIP vocabulary. Free with free(). */
 rung_status rung_model_text(rung_model *m, const char *part, const char *file, char **text, size_t *bytes,

@@ -95,13 +95,28 @@ static rung_status set_defaults(rung_engine *e, rung_err *err) {
     return RUNG_OK;
 }
 
+/* Each group's leader has a text encoder and a VAE: pictures must not depend on which group draws them. The others
+ * answer with what rank 0 has said. */
+static rung_status compare_leaders(const rung_engine *e, rung_err *err) {
+    static const char *const parts[] = {"text_encoder", "tokenizer", "vae"};
+    rung_comm *world = e->ranks.world;
+    uint64_t h = 0, first;
+    for (size_t i = 0; ranks_lead(&e->ranks) && e->ranks.groups > 1 && i < sizeof parts / sizeof *parts; i++)
+        if (rung_model_has(e->model, parts[i], NULL)) RUNG_TRY(rung_model_part_hash(e->model, parts[i], &h, err));
+    first = h;
+    RUNG_TRY(rung_comm_broadcast_now(world, &first, sizeof first, 0, err));
+    return ranks_agree(world, ranks_lead(&e->ranks) ? h : first, "text encoder or VAE", err);
+}
+
 /* What ranks must have in common: the network and the sampler. Only a leader reads the text encoder and the VAE. */
 static rung_status compare_models(const rung_engine *e, rung_store store, rung_err *err) {
     if (!e->ranks.world) return RUNG_OK;
     const char *scheduler = e->scheduler_json ? e->scheduler_json : "";
     uint64_t h = rung_hash(store, scheduler, strlen(scheduler));
     h = rung_hash_word(h, rung_denoiser_hash(e->denoiser));
-    return ranks_agree(e->ranks.world, h, "model", err);
+    h = rung_hash_word(h, rung_model_lora_hash(e->model));
+    RUNG_TRY(ranks_agree(e->ranks.world, h, "model", err));
+    return compare_leaders(e, err);
 }
 
 /* The parts of the model that this rank works with. */

@@ -10,17 +10,26 @@
 #include <string.h>
 #include <time.h>
 
-enum { MOST = 64, MESSAGE = 300, TAG_TOLD = 1, TAG_ALIVE = 2 };
+enum { MOST = 64, MESSAGE = 300, TAG_TOLD = 1, TAG_ALIVE = 2, TAG_SUM = 3 };
 
 static const double poll_every = 10e-6, leave_within = 2;
+
+/* A transfer under way. `parts` are MPI_REQUEST_NULL once complete. */
+struct transfer {
+    bool taken;           /* not waited for yet */
+    MPI_Request parts[2]; /* the second one in an exchange only */
+    float *sum;           /* exchange: what becomes sum + room when both are complete; NULL: nothing is left to do */
+    size_t n;
+    float *room; /* [room_n], kept from one exchange to the next */
+    size_t room_n;
+};
 
 /* What all communicators of a process share. */
 struct world {
     MPI_Comm control; /* messages about the ranks themselves */
     int rank, size;
     rung_mpi_options o;
-    MPI_Request active[MOST]; /* by transfer - 1; MPI_REQUEST_NULL once complete */
-    bool taken[MOST];         /* not waited for yet */
+    struct transfer transfers[MOST]; /* by transfer - 1 */
     int under_way;
     double polled, alive_sent; /* when */
     char told[MESSAGE];        /* ours, while it is sent */
@@ -102,16 +111,27 @@ static void tell(rung_comm *c, const char *message) {
 
 /* ---- progress ---- */
 
+/* *done: all of r [n] are complete. One call that finds something incomplete has looked for all. */
+static int test(int n, MPI_Request *r, int *done) {
+    *done = 1;
+    for (int i = 0; i < n && *done; i++) {
+        const int rc = MPI_Test(&r[i], done, MPI_STATUS_IGNORE);
+        if (rc) return rc;
+    }
+    return MPI_SUCCESS;
+}
+
 /* One look moves a fragment of a message at most, over TCP 128 KiB, and the next task may be milliseconds long: a few
  * looks at each transfer. Under the lock. */
 static void test_all(struct world *w) {
     enum { LOOKS = 4 };
     int done = 0, seen = 0;
     for (int i = 0; i < MOST && seen < w->under_way; i++) {
-        if (!w->taken[i]) continue;
+        struct transfer *t = &w->transfers[i];
+        if (!t->taken) continue;
         seen++;
-        for (int k = 0; k < LOOKS && w->active[i] != MPI_REQUEST_NULL; k++)
-            MPI_Test(&w->active[i], &done, MPI_STATUS_IGNORE);
+        done = 0;
+        for (int k = 0; k < LOOKS && !done; k++) test(2, t->parts, &done);
     }
 }
 
@@ -146,51 +166,66 @@ static void *progress_thread(void *arg) {
 /* ---- transfers ---- */
 
 /* A free place for a transfer of at most INT_MAX elements. With RUNG_OK the lock is held. */
-static rung_status begin(struct mpi_comm *c, size_t n, int *place, rung_err *err) {
+static rung_status begin(struct mpi_comm *c, size_t n, struct transfer **place, rung_err *err) {
     struct world *w = c->w;
     if (n > INT_MAX)
         return rung_fail(err, RUNG_ESHAPE, "a transfer of %zu elements, %d at most are possible", n, INT_MAX);
     pthread_mutex_lock(&w->lock);
-    for (*place = 0; *place < MOST; ++*place)
-        if (!w->taken[*place]) return RUNG_OK;
+    for (*place = w->transfers; *place < w->transfers + MOST; ++*place)
+        if (!(*place)->taken) return RUNG_OK;
     pthread_mutex_unlock(&w->lock);
     return rung_fail(err, RUNG_ESHAPE, "more than %d transfers under way", MOST);
 }
 
-static rung_status begun(struct mpi_comm *c, int place, int rc, rung_transfer *t, rung_err *err) {
+static rung_status begun(struct mpi_comm *c, struct transfer *place, int rc, rung_transfer *t, rung_err *err) {
     struct world *w = c->w;
     const rung_status st = check(w, rc, err);
     if (!st) {
-        w->taken[place] = true;
+        place->taken = true;
         w->under_way++;
-        *t = (rung_transfer)place + 1;
+        *t = (rung_transfer)(place - w->transfers) + 1;
         if (w->has_thread) pthread_cond_signal(&w->wake);
     }
     pthread_mutex_unlock(&w->lock);
     return st;
 }
 
+/* A sum of two ranks: each sends all that it has and adds what comes. That is as many bytes as parts to and fro would
+ * take, in one phase: nothing waits for a look of ours in the middle. Either order of two numbers has the same sum. */
+static int exchange(struct mpi_comm *c, struct transfer *t, float *buf, size_t n) {
+    const int other = 1 - c->base.rank;
+    if (t->room_n < n) {
+        free(t->room);
+        t->room = malloc(n * sizeof *t->room);
+        t->room_n = t->room ? n : 0;
+        if (!t->room) return MPI_ERR_NO_MEM;
+    }
+    t->sum = buf;
+    t->n = n;
+    const int rc = MPI_Irecv(t->room, (int)n, MPI_FLOAT, other, TAG_SUM, c->comm, &t->parts[0]);
+    return rc ? rc : MPI_Isend(buf, (int)n, MPI_FLOAT, other, TAG_SUM, c->comm, &t->parts[1]);
+}
+
 static rung_status reduce(rung_comm *base, rung_transfer *t, float *buf, size_t n, rung_err *err) {
     struct mpi_comm *c = self_of(base);
-    int i;
-    RUNG_TRY(begin(c, n, &i, err));
-    return begun(c, i, MPI_Iallreduce(MPI_IN_PLACE, buf, (int)n, MPI_FLOAT, MPI_SUM, c->comm, &c->w->active[i]), t,
-                 err);
+    struct transfer *p = NULL;
+    RUNG_TRY(begin(c, n, &p, err));
+    if (base->size == 2) return begun(c, p, exchange(c, p, buf, n), t, err);
+    return begun(c, p, MPI_Iallreduce(MPI_IN_PLACE, buf, (int)n, MPI_FLOAT, MPI_SUM, c->comm, p->parts), t, err);
 }
 
 static rung_status gather(rung_comm *base, rung_transfer *t, void *all, size_t bytes, rung_err *err) {
     struct mpi_comm *c = self_of(base);
-    int i;
-    RUNG_TRY(begin(c, bytes, &i, err));
-    return begun(c, i, MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, all, (int)bytes, MPI_BYTE, c->comm, &c->w->active[i]),
-                 t, err);
+    struct transfer *p = NULL;
+    RUNG_TRY(begin(c, bytes, &p, err));
+    return begun(c, p, MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, all, (int)bytes, MPI_BYTE, c->comm, p->parts), t, err);
 }
 
 static rung_status broadcast(rung_comm *base, rung_transfer *t, void *buf, size_t bytes, int root, rung_err *err) {
     struct mpi_comm *c = self_of(base);
-    int i;
-    RUNG_TRY(begin(c, bytes, &i, err));
-    return begun(c, i, MPI_Ibcast(buf, (int)bytes, MPI_BYTE, root, c->comm, &c->w->active[i]), t, err);
+    struct transfer *p = NULL;
+    RUNG_TRY(begin(c, bytes, &p, err));
+    return begun(c, p, MPI_Ibcast(buf, (int)bytes, MPI_BYTE, root, c->comm, p->parts), t, err);
 }
 
 /* Between two looks: nothing at first, then the processor to others, then sleep. */
@@ -203,15 +238,16 @@ static void breathe(double waited) {
         sched_yield();
 }
 
-static rung_status look(struct world *w, MPI_Request *r, bool ask, int *done, bool *heard, rung_err *err) {
+static rung_status look(struct world *w, int n, MPI_Request *r, bool ask, int *done, bool *heard, rung_err *err) {
     pthread_mutex_lock(&w->lock);
-    rung_status st = check(w, MPI_Test(r, done, MPI_STATUS_IGNORE), err);
+    rung_status st = check(w, test(n, r, done), err);
     if (!st && !*done && ask) st = listen(w, heard, err);
     pthread_mutex_unlock(&w->lock);
     return st;
 }
 
-static rung_status wait_for(struct world *w, MPI_Request *r, rung_err *err) {
+/* The n requests at r are complete. */
+static rung_status wait_for(struct world *w, int n, MPI_Request *r, rung_err *err) {
     enum { ASK_EVERY = 64 };
     const double start = now();
     double heard_at = start;
@@ -220,7 +256,7 @@ static rung_status wait_for(struct world *w, MPI_Request *r, rung_err *err) {
         bool heard = false;
         const double t = now();
         const bool ask = looks % ASK_EVERY == 0 || t - start > 0.1;
-        RUNG_TRY(look(w, r, ask, &done, &heard, err));
+        RUNG_TRY(look(w, n, r, ask, &done, &heard, err));
         if (done) return RUNG_OK;
         if (heard) heard_at = t;
         if (ask && w->o.cancelled && w->o.cancelled(w->o.user))
@@ -237,11 +273,14 @@ static rung_status wait_for(struct world *w, MPI_Request *r, rung_err *err) {
     }
 }
 
-static rung_status wait_transfer(rung_comm *base, rung_transfer t, rung_err *err) {
+static rung_status wait_transfer(rung_comm *base, rung_transfer which, rung_err *err) {
     struct world *w = self_of(base)->w;
-    RUNG_TRY(wait_for(w, &w->active[t - 1], err)); /* a failed one stays taken: nothing may follow it */
+    struct transfer *t = &w->transfers[which - 1];
+    RUNG_TRY(wait_for(w, 2, t->parts, err)); /* a failed one stays taken: nothing may follow it */
+    for (size_t i = 0; t->sum && i < t->n; i++) t->sum[i] += t->room[i];
     pthread_mutex_lock(&w->lock);
-    w->taken[t - 1] = false;
+    t->sum = NULL;
+    t->taken = false;
     w->under_way--;
     pthread_mutex_unlock(&w->lock);
     return RUNG_OK;
@@ -281,6 +320,7 @@ static void close_world(struct world *w) {
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
     if (w->has_thread) pthread_join(w->thread, NULL);
+    for (int i = 0; i < MOST; i++) free(w->transfers[i].room);
     pthread_cond_destroy(&w->wake);
     pthread_mutex_destroy(&w->lock);
     free(w);
@@ -326,7 +366,8 @@ rung_status rung_mpi_open(rung_comm **world, const rung_mpi_options *o, rung_err
     if (!w) return rung_fail(err, RUNG_ENOMEM, "MPI: out of memory");
     w->o = *o;
     if (w->o.timeout <= 0) w->o.timeout = 120;
-    for (int i = 0; i < MOST; i++) w->active[i] = MPI_REQUEST_NULL;
+    w->alive_sent = now();
+    for (int i = 0; i < MOST; i++) w->transfers[i].parts[0] = w->transfers[i].parts[1] = MPI_REQUEST_NULL;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
     rung_status st = check(w, MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level), err);
@@ -352,10 +393,15 @@ rung_status rung_mpi_done(rung_comm *world, rung_err *err) {
     struct mpi_comm *c = self_of(world);
     MPI_Request all;
     pthread_mutex_lock(&c->w->lock);
-    const rung_status st = check(c->w, MPI_Ibarrier(c->comm, &all), err);
+    rung_status st = check(c->w, MPI_Ibarrier(c->comm, &all), err);
     pthread_mutex_unlock(&c->w->lock);
     RUNG_TRY(st);
-    return wait_for(c->w, &all, err);
+    RUNG_TRY(wait_for(c->w, 1, &all, err));
+    bool heard;
+    pthread_mutex_lock(&c->w->lock);
+    st = listen(c->w, &heard, err); /* what nobody has read MPI libraries complain about */
+    pthread_mutex_unlock(&c->w->lock);
+    return st;
 }
 
 /* The others have read what was told once they come here too; those that cannot are not waited for long. */
@@ -376,6 +422,7 @@ void rung_mpi_leave(rung_comm **world, int code) {
     pthread_mutex_lock(&w->lock);
     if (code) {
         wait_until_known(w);
+        nap(100 * 1000 * 1000); /* launchers drop what was printed and not fetched by then */
         MPI_Abort(MPI_COMM_WORLD, code);
     }
     pthread_mutex_unlock(&w->lock);
