@@ -295,6 +295,7 @@ static rung_status tiled_csl(const struct pieces *p, const rung_tensor *head) {
     }
     p->out->dtype = t.values->dtype;
     p->out->data = data;
+    p->out->tiled = true;
     RUNG_TRY(tiles_to_rows(p, &t, data));
     return fold_scale(p);
 }

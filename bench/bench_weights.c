@@ -8,9 +8,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/cpu.h"
-#include "kernels/base/fp6.h"
-#include "kernels/base/size.h"
-#include "kernels/sparse.h"
+#include "kernels/sparse_sample.h"
 
 /* A layer of a size that networks have, in memory that no cache holds: see evict(). */
 enum { N = 4096, K = 4096, EVICT_ROWS = 16, EVICT_FLOATS = 128 << 20, MOST_RUNS = 7 };
@@ -29,6 +27,7 @@ static const struct form {
     {"f16", RUNG_STORE_F16, RUNG_F32, 0},
     {"bf16", RUNG_STORE_BF16, RUNG_F32, 0},
     {"fp6", RUNG_STORE_FP6, RUNG_F32, 0},
+    {"e2m3", RUNG_STORE_STORED, RUNG_F6_E2M3, 0},
     {"fp6 30% sparse", RUNG_STORE_STORED, RUNG_F6_E3M2, 30},
     {"fp6 50% sparse", RUNG_STORE_STORED, RUNG_F6_E3M2, 50},
     {"fp6 70% sparse", RUNG_STORE_STORED, RUNG_F6_E3M2, 70},
@@ -47,70 +46,6 @@ struct bed {
     size_t bytes; /* that the layer took */
 };
 
-/* ---- the tensor of a form ---- */
-
-struct source {
-    rung_tensor t;
-    float *numbers, *scale;
-    uint8_t *bitmap;
-    unsigned char *values;
-    size_t *row_at;
-};
-
-static void source_free(struct source *s) {
-    free(s->numbers);
-    free(s->scale);
-    free(s->bitmap);
-    free(s->values);
-    free(s->row_at);
-}
-
-/* Unstructured: each weight is there or not by a generator of its own. */
-static bool is_held(uint32_t *state, unsigned sparsity) {
-    *state = *state * 1664525u + 1013904223u;
-    return (uint64_t)(*state >> 8) * 100 >> 24 >= sparsity;
-}
-
-static void put_value(struct source *s, size_t at, size_t element, uint32_t random) {
-    if (s->t.dtype == RUNG_F16) {
-        const uint16_t word = rung_f32_to_f16(s->numbers[element] + 1.5f);
-        memcpy(s->values + 2 * at, &word, sizeof word);
-    } else {
-        rung_fp6_put(s->values, at, (uint8_t)(1 + random % 62));
-    }
-}
-
-static void fill_sparse(struct source *s, unsigned sparsity) {
-    uint32_t state = 1;
-    size_t at = 0;
-    for (size_t r = 0; r < N; r++) {
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            if (!is_held(&state, sparsity)) continue;
-            s->bitmap[i / 8] |= (uint8_t)(1u << i % 8);
-            put_value(s, at++, i, state >> 9);
-        }
-        s->row_at[r + 1] = at;
-    }
-}
-
-static rung_status source_open(struct source *s, const struct form *f, rung_err *err) {
-    s->t = (rung_tensor){.dtype = f->dtype, .ndim = 2, .shape = {N, K}};
-    s->t.data = s->numbers = bench_numbers((size_t)N * K);
-    s->scale = bench_numbers(N);
-    s->bitmap = calloc(N, rung_bitmap_bytes(K));
-    s->values = calloc((size_t)N * K, 2);
-    s->row_at = calloc(N + 1, sizeof *s->row_at);
-    if (!s->numbers || !s->scale || !s->bitmap || !s->values || !s->row_at)
-        return rung_fail(err, RUNG_ENOMEM, "bench: out of memory");
-    if (f->sparsity == 0) return RUNG_OK;
-    fill_sparse(s, f->sparsity);
-    s->t.data = s->values;
-    s->t.bitmap = s->bitmap;
-    s->t.row_at = s->row_at;
-    if (rung_dtype_bits(f->dtype) == 6) s->t.scale = s->scale;
-    return RUNG_OK;
-}
-
 /* ---- measuring ---- */
 
 static size_t heap_bytes(void) {
@@ -119,15 +54,20 @@ static size_t heap_bytes(void) {
 }
 
 static rung_status layer_open(struct bed *b, const struct form *f, rung_err *err) {
-    struct source s = {0};
-    rung_status st = source_open(&s, f, err);
-    if (!st) {
-        const rung_tensor *part = &s.t;
-        const size_t before = heap_bytes();
-        st = b->be->ops->linear_open(b->be, &b->layer, &part, NULL, 1, f->store, err);
-        b->bytes = heap_bytes() - before;
-    }
-    source_free(&s);
+    sparse_sample s = {0};
+    float *numbers = f->dtype == RUNG_F32 ? bench_numbers((size_t)N * K) : NULL;
+    const rung_tensor dense = {.dtype = RUNG_F32, .ndim = 2, .shape = {N, K}, .data = numbers};
+    const rung_tensor *part = numbers ? &dense : &s.t;
+    rung_status st = RUNG_OK;
+    if (f->dtype != RUNG_F32)
+        st = sparse_sample_open(&s, f->dtype, N, K, f->sparsity, err);
+    else if (!numbers)
+        st = rung_fail(err, RUNG_ENOMEM, "bench: out of memory");
+    const size_t before = heap_bytes();
+    if (!st) st = b->be->ops->linear_open(b->be, &b->layer, &part, NULL, 1, f->store, err);
+    b->bytes = heap_bytes() - before;
+    sparse_sample_close(&s);
+    free(numbers);
     return st;
 }
 

@@ -10,7 +10,9 @@
 #include "diffusion/calibrate.h"
 #include "diffusion/convert_folder.h"
 #include "diffusion/convert_tensor.h"
+#include "diffusion/form_times.h"
 #include "kernels/base/size.h"
+#include "kernels/tiled_csl.h"
 
 static const size_t SYNC_BYTES = (size_t)64 << 20; /* so much is done again, at most, after a power cut */
 
@@ -24,7 +26,9 @@ struct job {
     convert_plan plan;
     rung_safetensors *norms; /* of a calibration */
     convert_run run;
-    const char *what; /* for the progress */
+    rung_form_times times; /* of this machine, */
+    bool measured;         /* when they were asked for */
+    const char *what;      /* for the progress */
     size_t done, total;
 };
 
@@ -39,6 +43,13 @@ static void begin(struct job *j, const char *what, size_t total) {
     j->total = total;
 }
 
+static bool wants_form(const struct job *j, const char *form) { return j->o->form && strcmp(j->o->form, form) == 0; }
+
+/* A form that was named, not one to be chosen. */
+static bool names_form(const struct job *j) {
+    return wants_form(j, "dense") || wants_form(j, "bitmap") || wants_form(j, "tiled-csl");
+}
+
 static bool is_pruned(const struct job *j, const convert_item *it) {
     return j->o->sparsity > 0 && it->role == WEIGHT_MATRIX;
 }
@@ -49,6 +60,8 @@ static rung_status check_options(struct job *j, rung_err *err) {
     const convert_options *o = j->o;
     j->type = convert_type_find(o->type);
     if (!j->type) return rung_fail(err, RUNG_EARG, "type is '%s', wanted fp6, e2m3, fp5, f16, bf16 or f32", o->type);
+    if (o->form && !wants_form(j, "auto") && !wants_form(j, "measure") && !names_form(j))
+        return rung_fail(err, RUNG_EARG, "form is '%s', wanted auto, measure, dense, bitmap or tiled-csl", o->form);
     if (!(o->sparsity >= 0 && o->sparsity < 1))
         return rung_fail(err, RUNG_EARG, "sparsity is %g, wanted a number from 0 to less than 1", o->sparsity);
     if (o->prompts && o->sparsity == 0)
@@ -62,7 +75,7 @@ static char *request_text(const convert_options *o) {
     size_t size;
     FILE *f = open_memstream(&text, &size);
     if (!f) return NULL;
-    fprintf(f, "type %s, sparsity %a\n", o->type, o->sparsity);
+    fprintf(f, "type %s, sparsity %a, form %s\n", o->type, o->sparsity, o->form ? o->form : "auto");
     for (size_t i = 0; i < o->n_keep; i++) fprintf(f, "keep %s\n", o->keep[i]);
     if (o->prompts) {
         const rung_request *r = o->defaults;
@@ -126,23 +139,49 @@ static rung_status share_sparsity(struct job *j, rung_err *err) {
     return st;
 }
 
-/* Dense or bitmap, by the bytes. Five-bit values have no bitmap form: there six bits are as small as seven would be. */
+/* The form for it->held of rows x cols. */
+static rung_form form_of(const struct job *j, const convert_item *it, size_t rows, size_t cols) {
+    enum { MOST_HELD = 30, ALL = 100 }; /* in a hundred: where Tiled-CSL's kernel begins to gain */
+    const size_t all = rows * cols;
+    const bool fits = all / RUNG_CSL_UNIT < INT32_MAX; /* its offsets count to there */
+    if (wants_form(j, "dense") || all == 0) return RUNG_FORM_DENSE;
+    if (wants_form(j, "tiled-csl") && fits && it->held <= all / ALL * MOST_HELD + all % ALL * MOST_HELD / ALL)
+        return RUNG_FORM_TILED_CSL;
+    if (wants_form(j, "bitmap"))
+        return rung_form_bytes(RUNG_FORM_BITMAP, it->to, rows, cols, it->held) <
+                       rung_form_bytes(RUNG_FORM_DENSE, it->to, rows, cols, it->held)
+                   ? RUNG_FORM_BITMAP
+                   : RUNG_FORM_DENSE;
+    return rung_form_choose(it->to, rows, cols, it->held, j->measured ? &j->times : NULL);
+}
+
+/* What is taken over stays in its form, unless another one is asked for. */
+static rung_status keep_form(struct job *j, convert_item *it, size_t rows, size_t cols, rung_err *err) {
+    const rung_tensor *s = &it->source;
+    it->held = s->bitmap ? s->row_at[rows] : rows * cols;
+    it->form = s->tiled ? RUNG_FORM_TILED_CSL : s->bitmap ? RUNG_FORM_BITMAP : RUNG_FORM_DENSE;
+    if (names_form(j) && s->bitmap) it->form = form_of(j, it, rows, cols);
+    if (it->form == RUNG_FORM_DENSE) it->held = rows * cols;
+    return it->form == RUNG_FORM_TILED_CSL ? convert_count(&j->run, it, err) : RUNG_OK;
+}
+
+/* Zeros may have been there before: a checkpoint that somebody else has pruned. Five-bit values have no sparse form:
+ * there six bits are as small as seven would be. */
 static rung_status choose_form(struct job *j, convert_item *it, rung_err *err) {
     const size_t cols = rung_tensor_row(&it->source), rows = it->source.ndim ? it->source.shape[0] : 1;
     const rung_dtype wanted = it->to;
-    if (convert_is_copy(it)) {
-        if (it->source.bitmap) it->form = RUNG_FORM_BITMAP;
-        if (it->source.bitmap) it->held = it->source.row_at[rows];
-        return RUNG_OK;
-    }
-    if ((it->sparsity == 0 && !it->source.bitmap) || it->to == RUNG_F32) return RUNG_OK;
+    if (convert_is_copy(it)) return keep_form(j, it, rows, cols, err);
+    const bool layer = it->role == WEIGHT_MATRIX || it->role == WEIGHT_TIME;
+    const bool zeros = it->sparsity > 0 || it->source.bitmap || (layer && (names_form(j) || convert_has_zeros(it)));
+    if (!zeros || it->to == RUNG_F32) return RUNG_OK;
     if (rung_dtype_bits(wanted) == 5) it->to = RUNG_F6_E2M3;
     RUNG_TRY(convert_count(&j->run, it, err));
+    it->form = form_of(j, it, rows, cols);
     const size_t dense = rung_form_bytes(RUNG_FORM_DENSE, wanted, rows, cols, it->held);
-    const bool smaller = rung_form_bytes(RUNG_FORM_BITMAP, it->to, rows, cols, it->held) < dense;
-    if (smaller && rung_form_choose(it->to, rows, cols, it->held) != RUNG_FORM_DENSE) {
-        it->form = RUNG_FORM_BITMAP;
-    } else {
+    if (it->to != wanted && rung_form_bytes(it->form, it->to, rows, cols, it->held) >= dense)
+        it->form = RUNG_FORM_DENSE;
+    if (it->form == RUNG_FORM_TILED_CSL) return convert_count(&j->run, it, err);
+    if (it->form == RUNG_FORM_DENSE) {
         it->to = wanted;
         it->held = rows * cols;
     }
@@ -150,6 +189,10 @@ static rung_status choose_form(struct job *j, convert_item *it, rung_err *err) {
 }
 
 static rung_status choose_forms(struct job *j, rung_err *err) {
+    if (wants_form(j, "measure")) {
+        RUNG_TRY(form_times_measure(&j->times, j->pool, j->type->dtype, err));
+        j->measured = true;
+    }
     begin(j, "measure", j->plan.count);
     for (size_t i = 0; i < j->plan.count; i++, j->done++) {
         convert_item *it = &j->plan.items[i];
@@ -255,7 +298,7 @@ static rung_status report_item(convert_row *r, const convert_item *it, rung_err 
     r->role = weight_role_name(it->role);
     r->from = rung_dtype_name(t->dtype);
     r->to = rung_dtype_name(it->to);
-    r->form = it->form == RUNG_FORM_BITMAP ? "bitmap" : "dense";
+    r->form = it->form == RUNG_FORM_TILED_CSL ? "tiled-csl" : it->form == RUNG_FORM_BITMAP ? "bitmap" : "dense";
     r->weights = rung_tensor_count(t);
     r->held = (size_t)it->sums.held;
     r->bytes_before = rung_tensor_bytes(t);

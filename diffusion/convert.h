@@ -13,6 +13,10 @@ typedef struct {
     const rung_request *defaults; /* of those prompts; may be NULL without prompts */
     const char *const *keep;      /* fnmatch patterns of "part/tensor" or "tensor" that stay in 16 bits and dense */
     size_t n_keep;
+    /* How layers with zeros lie in the file. NULL or "auto": each in the smallest form, dense where that saves less than a
+     * twentieth; "measure": by bytes times the time that this machine needs; "dense"; "bitmap": where that is smaller than
+     * dense; "tiled-csl": from 70% zeros on, below as "auto". F32 is always dense. */
+    const char *form;
     int threads; /* 0: one for each processor */
     /** Called often; `done` and `total` count tensors; what: "calibrate", "measure", "write". Anything but 0 ends it
      *  with RUNG_ECANCELLED. NULL: never. */
@@ -26,7 +30,7 @@ typedef struct {
     char shape[100];       /* "[320, 4, 3, 3]" */
     const char *role;      /* "matrix", "table", "time", "end", "kept", "vector" */
     const char *from, *to; /* dtypes */
-    const char *form;      /* "dense", "bitmap" */
+    const char *form;      /* "dense", "bitmap", "tiled-csl" */
     size_t weights, held;  /* elements; those that are not zero */
     size_t bytes_before, bytes;
     double sparsity;     /* that was asked of it */

@@ -13,6 +13,7 @@
 
 #include "assets/json.h"
 #include "assets/outfile.h"
+#include "kernels/tiled_csl.h"
 
 #define STATE "/.convert"
 
@@ -268,6 +269,11 @@ rung_status convert_plan_save(const convert_folder *f, const convert_plan *p, ru
     return rung_outfile_commit(&o, err);
 }
 
+/* A tile is filled up by less than one unit. */
+static size_t most_items(const rung_tensor *t) {
+    return rung_tensor_count(t) + (RUNG_CSL_UNIT - 1) * rung_csl_tiles(t->ndim ? t->shape[0] : 1, rung_tensor_row(t));
+}
+
 /* It was written whole, by this program, for this model: the request says so. */
 rung_status convert_plan_load(const convert_folder *f, convert_plan *p, bool *found, rung_err *err) {
     char *path;
@@ -279,7 +285,7 @@ rung_status convert_plan_load(const convert_folder *f, convert_plan *p, bool *fo
         convert_item *it = &p->items[i];
         int to, form;
         if (fscanf(in, "%d %d %zu %la", &to, &form, &it->held, &it->sparsity) != 4 || to < 0 || to >= RUNG_DTYPES ||
-            form < 0 || form > RUNG_FORM_BITMAP || it->held > rung_tensor_count(&it->source))
+            form < 0 || form > RUNG_FORM_TILED_CSL || it->held > most_items(&it->source))
             st = rung_fail(err, RUNG_EFORMAT, "%s: line %zu is damaged: remove %s", path, i + 1, f->partial);
         if (st) break;
         it->to = (rung_dtype)to;

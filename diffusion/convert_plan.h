@@ -40,8 +40,9 @@ typedef struct {
     double sparsity;    /* of each row; 0: nothing is taken away */
     const double *norm; /* [row length] of the inputs, borrowed; NULL: not observed */
     rung_form form;
-    size_t held;                      /* what the form was chosen for; elements for DENSE */
-    size_t values, scale, map, shape; /* ids in the writer of the part's file; those it does not need: (size_t)-1 */
+    size_t held; /* what the form was chosen for; elements for DENSE; items, with those that fill up, for TILED_CSL */
+    /* Ids in the writer of the part's file; those it does not need: (size_t)-1. map: the bitmap, or the tiles. */
+    size_t values, scale, map, positions, shape;
     bool done;
     weight_sums sums;
 } convert_item;
@@ -70,6 +71,6 @@ rung_status convert_plan_open(convert_plan *p, rung_model *m, const convert_type
                               size_t n_keep, rung_err *err);
 void convert_plan_close(convert_plan *p); /* a zeroed struct is fine */
 
-/** Is the tensor taken over as it is stored, byte by byte? */
+/** Are its numbers taken over as they are stored, bit by bit? (Its form may still change.) */
 bool convert_is_copy(const convert_item *it);
 #endif

@@ -7,6 +7,7 @@
 
 #include "kernels/base/fp6.h"
 #include "kernels/base/size.h"
+#include "kernels/tiled_csl.h"
 
 enum { CHUNK = 1 << 16, CODE_GROUP = 8 }; /* elements in memory, unless a row is longer; codes that are whole bytes */
 
@@ -64,10 +65,17 @@ static void chunk_free(struct chunk *c) {
 }
 
 static size_t source_row(const convert_item *it) { return rung_tensor_row(&it->source); }
+static size_t source_rows(const convert_item *it) { return it->source.ndim ? it->source.shape[0] : 1; }
+static bool is_tiled(const convert_item *it) { return it->form == RUNG_FORM_TILED_CSL; }
+
+/* Its bytes are already what is wanted. */
+static bool is_plain_copy(const convert_item *it) {
+    return convert_is_copy(it) && it->form == (it->source.bitmap ? RUNG_FORM_BITMAP : RUNG_FORM_DENSE);
+}
 
 /* Rows matter when they have a scale, are pruned, or have a mask. */
 static bool by_row(const convert_item *it) {
-    return codes_of(it->to) || it->sparsity > 0 || it->form != RUNG_FORM_DENSE;
+    return codes_of(it->to) || it->sparsity > 0 || it->form != RUNG_FORM_DENSE || it->source.bitmap;
 }
 
 static rung_status chunk_open(struct chunk *c, const convert_item *it, bool measure, rung_err *err) {
@@ -75,6 +83,7 @@ static rung_status chunk_open(struct chunk *c, const convert_item *it, bool meas
     *c = (struct chunk){.it = it, .codes = codes_of(it->to), .count = rung_tensor_count(&it->source)};
     c->cols = size_max(rows ? source_row(it) : size_min(c->count, 4096), 1);
     c->cap = size_max(CHUNK / c->cols, 1);
+    if (is_tiled(it)) c->cap = size_div_up(c->cap, RUNG_CSL_ROWS) * RUNG_CSL_ROWS;
     const size_t n = c->cap * c->cols;
     c->w = malloc(n * sizeof *c->w);
     c->original = malloc(n * sizeof *c->original);
@@ -126,6 +135,26 @@ static void round_words(const struct chunk *c, size_t i, float *w, size_t n) {
     }
 }
 
+/* The codes or words of a row as they are stored. */
+static void take_row(const struct chunk *c, size_t i) {
+    const rung_tensor *t = &c->it->source;
+    const size_t row = c->first + i;
+    const uint8_t *mask = t->bitmap ? t->bitmap + row * rung_bitmap_bytes(c->cols) : NULL;
+    size_t at = mask ? t->row_at[row] : row * c->cols;
+    for (size_t k = 0; k < c->cols; k++) {
+        const bool held = !mask || mask[k / 8] >> k % 8 & 1;
+        const size_t to = i * c->cols + k;
+        if (c->codes)
+            c->code[to] = held ? rung_fp6_get(t->data, at) : 0;
+        else if (held)
+            memcpy(&c->word[to], (const char *)t->data + at * sizeof *c->word, sizeof *c->word);
+        else
+            c->word[to] = 0;
+        at += held;
+    }
+    if (t->scale) memcpy(&c->scale[i], (const char *)t->scale + row * sizeof *c->scale, sizeof *c->scale);
+}
+
 static uint64_t count_held(const struct chunk *c, size_t i, size_t n) {
     uint64_t held = 0;
     for (size_t k = 0; k < n; k++) {
@@ -171,7 +200,9 @@ static void do_row(void *arg, size_t i, void *scratch) {
     }
     memcpy(c->original + at, w, n * sizeof *w);
     if (it->sparsity > 0) prune_row(w, score, n, prune_count(it->sparsity, n), c->work + at);
-    if (c->codes)
+    if (convert_is_copy(it) && (it->form != RUNG_FORM_DENSE || it->source.bitmap))
+        take_row(c, i);
+    else if (c->codes)
         round_codes(c, i, w, n);
     else if (it->to != RUNG_F32)
         round_words(c, i, w, n);
@@ -241,13 +272,47 @@ rung_status convert_fit(const convert_run *run, convert_item *it, rung_err *err)
     return st;
 }
 
+/* Pieces of rows here and there; the steps are odd, so that every other row or column may be the one that went. */
+bool convert_has_zeros(const convert_item *it) {
+    enum { SAMPLES = 32, PART = 128, LEAST = 20 /* one of so many */, ROW_STEP = 7919, COL_STEP = 104729 };
+    const size_t rows = source_rows(it), cols = source_row(it), n = size_min(cols, PART);
+    size_t zeros = 0;
+    if (rows == 0 || cols == 0) return false;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        float w[PART];
+        const size_t row = i * ROW_STEP % rows, col = i * COL_STEP % (cols - n + 1);
+        (void)rung_tensor_to_f32(&it->source, row * cols + col, n, w, NULL); /* cannot fail: the dtype is a float's */
+        for (size_t k = 0; k < n; k++) zeros += w[k] == 0;
+        rung_weights_release(it->from, it->source.data, rung_tensor_bytes(&it->source)); /* what was read around it */
+    }
+    return zeros * LEAST > SAMPLES * n;
+}
+
+/* Of the tile that begins in the chunk's row i and in column k: [*rows, *cols] of it lie in the matrix. */
+static void tile_size(const struct chunk *c, size_t i, size_t k, size_t *rows, size_t *cols) {
+    *rows = size_min(RUNG_CSL_ROWS, c->rows - i);
+    *cols = size_min(RUNG_CSL_COLS, c->cols - k);
+}
+
+static size_t tile_items(const struct chunk *c, size_t i, size_t k) {
+    size_t rows, cols, held = 0;
+    tile_size(c, i, k, &rows, &cols);
+    for (size_t r = i; r < i + rows; r++)
+        for (size_t at = r * c->cols + k; at < r * c->cols + k + cols; at++)
+            held += c->codes ? c->code[at] != 0 : c->word[at] != 0;
+    return size_div_up(held, RUNG_CSL_UNIT) * RUNG_CSL_UNIT;
+}
+
 rung_status convert_count(const convert_run *run, convert_item *it, rung_err *err) {
     struct chunk c;
     RUNG_TRY(chunk_open(&c, it, false, err));
     rung_status st;
     it->held = 0;
-    while ((st = next_rows(run, &c, err)) == RUNG_OK && c.rows > 0)
-        for (size_t i = 0; i < c.rows; i++) it->held += c.sums[i].held;
+    while ((st = next_rows(run, &c, err)) == RUNG_OK && c.rows > 0) {
+        for (size_t i = 0; !is_tiled(it) && i < c.rows; i++) it->held += c.sums[i].held;
+        for (size_t i = 0; is_tiled(it) && i < c.rows; i += RUNG_CSL_ROWS)
+            for (size_t k = 0; k < c.cols; k += RUNG_CSL_COLS) it->held += tile_items(&c, i, k);
+    }
     chunk_free(&c);
     return st;
 }
@@ -276,12 +341,17 @@ static rung_tensor vector_of(rung_dtype dtype, size_t n) {
 
 rung_status convert_declare(st_writer *w, convert_item *it, rung_err *err) {
     const rung_tensor *s = &it->source;
-    const size_t rows = s->ndim ? s->shape[0] : 1;
-    it->scale = it->map = it->shape = NO_PIECE;
+    const size_t rows = source_rows(it);
+    it->scale = it->map = it->positions = it->shape = NO_PIECE;
     if (it->form == RUNG_FORM_BITMAP) {
         const rung_tensor map = {.dtype = RUNG_U8, .ndim = 2, .shape = {rows, rung_bitmap_bytes(source_row(it))}};
         RUNG_TRY(add_piece(w, it, ".values", vector_of(it->to, stream_count(it)), &it->values, err));
         RUNG_TRY(add_piece(w, it, ".bitmap", map, &it->map, err));
+    } else if (is_tiled(it)) {
+        const size_t tiles = rung_csl_tiles(rows, source_row(it));
+        RUNG_TRY(add_piece(w, it, ".values", vector_of(it->to, it->held), &it->values, err));
+        RUNG_TRY(add_piece(w, it, ".tiles", vector_of(RUNG_U32, tiles + 1), &it->map, err));
+        RUNG_TRY(add_piece(w, it, ".positions", vector_of(RUNG_U16, it->held), &it->positions, err));
     } else if (five_bits(it->to)) {
         const size_t bytes = size_div_up(it->held * 5, 8);
         RUNG_TRY(
@@ -299,9 +369,12 @@ rung_status convert_declare(st_writer *w, convert_item *it, rung_err *err) {
 }
 
 size_t convert_bytes(const convert_item *it) {
-    const size_t rows = it->source.ndim ? it->source.shape[0] : 1;
+    const size_t rows = source_rows(it);
     size_t bytes = size_div_up(stream_count(it) * rung_dtype_bits(it->to), 8);
-    if (it->map != NO_PIECE) bytes += rows * rung_bitmap_bytes(source_row(it));
+    if (is_tiled(it))
+        bytes += it->held * sizeof(uint16_t) + (rung_csl_tiles(rows, source_row(it)) + 1) * sizeof(uint32_t);
+    else if (it->map != NO_PIECE)
+        bytes += rows * rung_bitmap_bytes(source_row(it));
     if (it->shape != NO_PIECE) bytes += (size_t)it->source.ndim * 4;
     return bytes + (it->scale != NO_PIECE ? rows * sizeof(float) : 0);
 }
@@ -312,8 +385,9 @@ size_t convert_bytes(const convert_item *it) {
 struct sink {
     st_writer *w;
     const convert_item *it;
-    size_t values_at, map_at, scale_at;
-    uint8_t *codes; /* [CODE_GROUP + elements of a chunk] */
+    size_t values_at, map_at, positions_at, scale_at;
+    uint32_t tile_end; /* of the last tile */
+    uint8_t *codes;    /* [CODE_GROUP + elements of a chunk] */
     size_t waiting;
     uint8_t *bytes; /* the same codes as a stream */
     uint8_t *mask;  /* bitmap of a chunk */
@@ -355,6 +429,40 @@ static rung_status put_masked(struct sink *s, const struct chunk *c, rung_err *e
     return c->codes ? put_codes(s, false, err) : put_values(s, c->word, words * sizeof *c->word, err);
 }
 
+/* The tile's words: codes are widened. */
+static size_t pack_tile(const struct chunk *c, size_t i, size_t k, uint32_t *items) {
+    uint16_t words[RUNG_CSL_TILE];
+    size_t rows, cols;
+    tile_size(c, i, k, &rows, &cols);
+    if (!c->codes) return rung_csl_pack_tile(items, c->word + i * c->cols + k, c->cols, rows, cols);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < cols; j++) words[r * cols + j] = c->code[(i + r) * c->cols + k + j];
+    return rung_csl_pack_tile(items, words, cols, rows, cols);
+}
+
+static rung_status put_tile(struct sink *s, const struct chunk *c, size_t i, size_t k, rung_err *err) {
+    uint32_t items[RUNG_CSL_TILE];
+    uint16_t half[RUNG_CSL_TILE];
+    const size_t n = pack_tile(c, i, k, items);
+    s->tile_end += (uint32_t)(n / RUNG_CSL_UNIT);
+    s->map_at += sizeof s->tile_end;
+    RUNG_TRY(st_writer_put(s->w, s->it->map, s->map_at, &s->tile_end, sizeof s->tile_end, err));
+    for (size_t t = 0; t < n; t++) half[t] = (uint16_t)(items[t] >> 16);
+    RUNG_TRY(st_writer_put(s->w, s->it->positions, s->positions_at, half, n * sizeof *half, err));
+    s->positions_at += n * sizeof *half;
+    for (size_t t = 0; t < n; t++) half[t] = (uint16_t)items[t];
+    if (!c->codes) return put_values(s, half, n * sizeof *half, err);
+    for (size_t t = 0; t < n; t++) s->codes[s->waiting++] = (uint8_t)half[t];
+    return put_codes(s, false, err);
+}
+
+static rung_status put_tiles(struct sink *s, const struct chunk *c, rung_err *err) {
+    if (c->first == 0) RUNG_TRY(st_writer_put(s->w, s->it->map, 0, &s->tile_end, sizeof s->tile_end, err)); /* 0 */
+    for (size_t i = 0; i < c->rows; i += RUNG_CSL_ROWS)
+        for (size_t k = 0; k < c->cols; k += RUNG_CSL_COLS) RUNG_TRY(put_tile(s, c, i, k, err));
+    return RUNG_OK;
+}
+
 static rung_status put_chunk(struct sink *s, const struct chunk *c, rung_err *err) {
     const size_t n = size_min(c->rows * c->cols, c->count - c->first * c->cols);
     if (s->it->scale != NO_PIECE) {
@@ -362,6 +470,7 @@ static rung_status put_chunk(struct sink *s, const struct chunk *c, rung_err *er
         s->scale_at += c->rows * sizeof *c->scale;
     }
     if (s->it->form == RUNG_FORM_BITMAP) return put_masked(s, c, err);
+    if (is_tiled(s->it)) return put_tiles(s, c, err);
     if (s->it->to == RUNG_F32) return put_values(s, c->w, n * sizeof *c->w, err);
     if (!c->codes) return put_values(s, c->word, n * sizeof *c->word, err);
     memcpy(s->codes + s->waiting, c->code, n);
@@ -420,7 +529,7 @@ static rung_status copy_bytes(const convert_run *run, st_writer *w, const conver
 
 static rung_status write_copy(const convert_run *run, st_writer *w, convert_item *it, rung_err *err) {
     const rung_tensor *t = &it->source;
-    const size_t rows = t->ndim ? t->shape[0] : 1;
+    const size_t rows = source_rows(it);
     const size_t bytes = size_div_up(stream_count(it) * rung_dtype_bits(it->to), 8);
     RUNG_TRY(copy_bytes(run, w, it, it->values, t->data, bytes, err));
     if (it->map != NO_PIECE)
@@ -431,5 +540,5 @@ static rung_status write_copy(const convert_run *run, st_writer *w, convert_item
 
 rung_status convert_write(const convert_run *run, st_writer *w, convert_item *it, rung_err *err) {
     if (it->shape != NO_PIECE) RUNG_TRY(put_shape(w, it, err));
-    return convert_is_copy(it) ? write_copy(run, w, it, err) : write_rounded(run, w, it, err);
+    return is_plain_copy(it) ? write_copy(run, w, it, err) : write_rounded(run, w, it, err);
 }

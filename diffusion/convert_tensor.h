@@ -22,7 +22,11 @@ rung_status convert_measure(const convert_run *run, const convert_item *it, prun
 /** A tensor with numbers that are too large for F16 keeps its type, or becomes F32: it->to. */
 rung_status convert_fit(const convert_run *run, convert_item *it, rung_err *err);
 
-/** How many elements are held once pruned and rounded: it->held. */
+/** Has it been pruned before? Looks at some rows. */
+bool convert_has_zeros(const convert_item *it);
+
+/** How many elements are held once pruned and rounded, or, with it->form TILED_CSL, how many items that makes:
+ *  it->held. */
 rung_status convert_count(const convert_run *run, convert_item *it, rung_err *err);
 
 /** Declares the tensors that `it` becomes in the file: it->values, it->scale, it->map. */

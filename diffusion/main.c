@@ -373,6 +373,7 @@ static rung_status convert(const cli_options *o, rung_err *err) {
                                .defaults = &defaults,
                                .keep = o->keep,
                                .n_keep = o->n_keep,
+                               .form = o->form,
                                .threads = (int)o->threads,
                                .progress = on_convert,
                                .user = (void *)o};

@@ -64,6 +64,8 @@ static const option_row rows[] = {
     {"sparsity", 0, REAL, AT(sparsity), 0, 0, 0.99, "X", "convert: the share of the weights that goes (0)"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, "FILE",
      "convert: a prompt file; prune by what these pictures need of each weight"},
+    {"form", 0, CHOICE, AT(form), 0, 0, 0, "auto|measure|dense|bitmap|tiled-csl",
+     "convert: how pruned tensors lie in the file (auto: by bytes)"},
     {"keep", 0, KEEP, AT(keep), 0, 0, 0, "PATTERN",
      "convert: part/tensors that stay in 16 bits, like 'unet/*.to_out.*'; several times"},
     {"backend", 0, CHOICE, AT(backend), 0, 0, 0, "cpu|cuda", "what computes (cpu)"},
@@ -291,10 +293,11 @@ static rung_status check_convert(const cli_options *o, rung_err *err) {
         return RUNG_OK;
     }
     if (few) return rung_fail(err, RUNG_EARG, "--type is '%s', wanted f32|bf16|f16|fp6 outside of convert", o->type);
-    if (o->sparsity == 0 && !o->calibrate && !o->n_keep) return RUNG_OK;
+    if (o->sparsity == 0 && !o->calibrate && !o->n_keep && !o->form) return RUNG_OK;
     return rung_fail(err, RUNG_EARG, "--%s belongs to rung convert",
                      o->calibrate ? "calibrate"
                      : o->n_keep  ? "keep"
+                     : o->form    ? "form"
                                   : "sparsity");
 }
 

@@ -44,7 +44,7 @@ typedef struct {
     rung_lora_option *loras; /* owned, paths too */
     size_t n_loras;
     const char *noise, *embeds, *neg_embeds, *pooled_embeds, *neg_pooled_embeds, *save_embeds, *save_latents;
-    const char *convert_out, *calibrate; /* of convert; calibrate: a prompt file */
+    const char *convert_out, *calibrate, *form; /* of convert; calibrate: a prompt file */
     double sparsity;
     const char **keep; /* owned, the patterns are not */
     size_t n_keep;

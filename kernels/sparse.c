@@ -59,10 +59,20 @@ size_t rung_form_bytes(rung_form form, rung_dtype values, size_t rows, size_t co
     return size_div_up(items * (16 + bits), 8) + 4 * (tiles + 1);
 }
 
-rung_form rung_form_choose(rung_dtype values, size_t rows, size_t cols, size_t held) {
-    const size_t dense = rung_form_bytes(RUNG_FORM_DENSE, values, rows, cols, held);
-    const size_t bitmap = rung_form_bytes(RUNG_FORM_BITMAP, values, rows, cols, held);
-    const size_t csl = rung_form_bytes(RUNG_FORM_TILED_CSL, values, rows, cols, held);
-    if (size_min(bitmap, csl) > dense / 100 * 95) return RUNG_FORM_DENSE;
-    return csl < bitmap ? RUNG_FORM_TILED_CSL : RUNG_FORM_BITMAP;
+double rung_form_time(const rung_form_times *t, double sparsity) {
+    const double at = sparsity * RUNG_FORM_STEPS;
+    const size_t i = at > 0 ? (size_t)at : 0;
+    if (i + 1 >= RUNG_FORM_STEPS) return t->sparse[RUNG_FORM_STEPS - 1];
+    return t->sparse[i] + (at - (double)i) * (t->sparse[i + 1] - t->sparse[i]);
+}
+
+rung_form rung_form_choose(rung_dtype values, size_t rows, size_t cols, size_t held, const rung_form_times *times) {
+    const double dense = (double)rung_form_bytes(RUNG_FORM_DENSE, values, rows, cols, held);
+    const double bitmap = (double)rung_form_bytes(RUNG_FORM_BITMAP, values, rows, cols, held);
+    const double csl = (double)rung_form_bytes(RUNG_FORM_TILED_CSL, values, rows, cols, held);
+    const bool tiles = csl < bitmap && held / RUNG_CSL_UNIT < INT32_MAX; /* its offsets count to there */
+    const double sparse = tiles ? csl : bitmap, held_share = (double)held / (double)rows / (double)cols;
+    const double time = times ? rung_form_time(times, 1 - held_share) : 1;
+    if (sparse > 0.95 * dense || sparse * time > dense) return RUNG_FORM_DENSE;
+    return tiles ? RUNG_FORM_TILED_CSL : RUNG_FORM_BITMAP;
 }

@@ -33,7 +33,20 @@ typedef enum { RUNG_FORM_DENSE, RUNG_FORM_BITMAP, RUNG_FORM_TILED_CSL } rung_for
  * tile. */
 size_t rung_form_bytes(rung_form form, rung_dtype values, size_t rows, size_t cols, size_t held);
 
-/** The form for `held` of rows x cols: the smallest, but dense where a bitmap saves too little for the time it takes.
+/* How long a product takes with weights that are kept sparse, against the same weights kept dense: at sparsities of 0,
+ * 10, ... 90%. A bitmap and Tiled-CSL are one form once they are loaded. */
+enum { RUNG_FORM_STEPS = 10 };
+typedef struct {
+    float sparse[RUNG_FORM_STEPS];
+} rung_form_times;
+
+/** Between the steps: on the line; beyond the last one: as there. */
+double rung_form_time(const rung_form_times *t, double sparsity);
+
+/**
+ * The form for `held` of rows x cols (none of them 0): the smallest, but a sparse one only where it saves a twentieth
+ * of the bytes at least. With `times`, which may be NULL, it is the product of bytes and time that must not exceed the
+ * dense form's. The time that a sparse form takes is not known here otherwise: see docs/PERFORMANCE.md.
  */
-rung_form rung_form_choose(rung_dtype values, size_t rows, size_t cols, size_t held);
+rung_form rung_form_choose(rung_dtype values, size_t rows, size_t cols, size_t held, const rung_form_times *times);
 #endif

@@ -77,7 +77,7 @@ static void keep_sparse(weight_stack *s, const gemm_part *parts, size_t count, r
     if (dense) /* E2M3 has no dense form here but f16, twice the size */
         s->sparse = fits_e2m3(s->values) && store == RUNG_STORE_STORED;
     else
-        s->sparse = fits_e2m3(s->values) || rung_form_choose(s->values, s->n, s->k, s->held) != RUNG_FORM_DENSE;
+        s->sparse = fits_e2m3(s->values) || rung_form_choose(s->values, s->n, s->k, s->held, NULL) != RUNG_FORM_DENSE;
 }
 
 rung_status weight_stack_of(weight_stack *out, const gemm_part *parts, size_t count, rung_store store, rung_err *err) {

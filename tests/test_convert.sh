@@ -164,6 +164,8 @@ expect 1 'line 1' convert model out --type fp6 --sparsity 0.5 --calibrate bad.tx
 expect 1 'none' convert model out --type fp6 --sparsity 0.5 --calibrate empty.txt
 expect 2 'convert' --sparsity 0.5 x
 expect 2 'convert' --type e2m3 x
+expect 2 'wanted' convert model out --type fp6 --form nonesuch
+expect 2 'convert' --form dense x
 weights=model/unet/diffusion_pytorch_model.safetensors
 head -c 20000 "$golden/sd1/unet/diffusion_pytorch_model.safetensors" >$weights
 expect 1 'diffusion_pytorch_model' convert model out --type fp6

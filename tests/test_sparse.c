@@ -111,7 +111,7 @@ static void bits_behind_the_last_column(void) {
 }
 
 static rung_form choose(double density) {
-    return rung_form_choose(RUNG_F6_E3M2, 1280, 1280, (size_t)(1280 * 1280 * density));
+    return rung_form_choose(RUNG_F6_E3M2, 1280, 1280, (size_t)(1280 * 1280 * density), NULL);
 }
 
 static void forms(void) {

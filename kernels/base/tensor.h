@@ -30,6 +30,7 @@ typedef struct {
     /* Sparse (kernels/sparse.h): `data` holds only the elements whose bit is set, row after row. NULL: dense. */
     const uint8_t *bitmap; /* [shape[0], ceil(elements of a row / 8)]: element c is bit c % 8 of byte c / 8 */
     const size_t *row_at;  /* [shape[0] + 1]: where in `data` a row begins, in elements */
+    bool tiled;            /* its file has it in Tiled-CSL; here it is a bitmap and values like the others */
 } rung_tensor;
 
 unsigned rung_dtype_bits(rung_dtype t);     /* 6 for the six-bit ones */
