@@ -2,6 +2,7 @@
 """Trains the denoiser on the frozen VAE's latents: one process, one thread, one model.
 
     train_denoiser.py --samples 300000 [--name ladder] [--no-ladder] [--width 192 --heads 6 --layers 6] [--compile]
+    train_denoiser.py --samples 19200 --name pruned --init PRUNED/transformer --keep-zeros --lr 5e-4 --decay-from 0 --fp6-from 0
 
 Reads CACHE/latents.npy, variants.npz, captions.json, tokens.npy, starts.npy (augment.py, text.py). Writes CACHE/NAME/:
 state.pt (resumed when there), log.csv, and every --sheet-minutes sheet-*.png and transformer/ with the averaged weights.
@@ -186,6 +187,11 @@ def initial(model, folder):
     assert not surplus and all("pos_embed" in k for k in missing), (missing, surplus)
 
 
+def zero_masks(model):
+    """[(matrix, 0 or 1 for each weight), ...] of the matrices that have been pruned."""
+    return [(p, (p != 0).float()) for p in model.parameters() if p.ndim == 2 and (p == 0).float().mean() > .02]
+
+
 def step(run, batch, bar, opts, args, fp6, n):
     """One update; the loss. Gradients are left zeroed."""
     done = n * args.batch / args.samples
@@ -219,6 +225,7 @@ def train(args, out):
         num_layers=args.layers, in_channels=channels, out_channels=channels, ladder=not args.no_ladder))
     if args.init:
         initial(model, args.init)
+    masks = zero_masks(model) if args.keep_zeros else []
     opts, average = optimisers(model, args), Average(model, args.ema)
     n, elapsed = resume(f"{out}/state.pt", model, average, opts)
     batches, bar, text = Batches(args, vae.config.scaling_factor), alphas_bar(), prompt_embeddings(PROMPTS)
@@ -230,6 +237,8 @@ def train(args, out):
     saved = drawn = tick = time.time()
     while n * args.batch < args.samples:
         losses.append(step(run, batches.draw(args.batch, n), bar, opts, args, fp6, n))
+        for p, mask in masks:
+            p.data.mul_(mask)
         n += 1
         average.update(model, n)
         last = n * args.batch >= args.samples
@@ -258,6 +267,7 @@ def main():
     args.add_argument("--layers", type=int, default=6)
     args.add_argument("--no-ladder", action="store_true", help="the standard residual: PixArt itself")
     args.add_argument("--init", help="start from this transformer directory, e.g. assets/icons/transformer")
+    args.add_argument("--keep-zeros", action="store_true", help="of --init's matrices: what rung convert --sparsity took away")
     args.add_argument("--batch", type=int, default=32)
     args.add_argument("--lr", type=float, default=4e-3, help="Muon's; AdamW takes half")
     args.add_argument("--decay-from", type=float, default=.6)
