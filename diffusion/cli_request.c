@@ -13,6 +13,7 @@
 
 #include "assets/json.h"
 #include "diffusion/compare.h"
+#include "kernels/cuda/cuda.h"
 
 /* The model that ships: beside the installed program, else in the source tree that the program was built in. */
 rung_status cli_default_model(char **path, rung_err *err) {
@@ -69,11 +70,33 @@ rung_request cli_request(const cli_options *o) {
                           .vae_tiling = o->vae_tiling};
 }
 
+/* This process's number among those of the launch on this machine; 0 when nothing says. */
+static int local_rank(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *own = getenv(names[i]);
+        if (own) return abs((int)strtol(own, NULL, 10));
+    }
+    return 0;
+}
+
+/* Ranks of one machine take its GPUs in turn, from --device on. */
+static rung_status own_device(const cli_options *o, const rung_comm *world, int *device, rung_err *err) {
+    int count = 0;
+    *device = (int)o->device;
+    if (!world || !o->backend || strcmp(o->backend, "cuda") != 0) return RUNG_OK;
+    RUNG_TRY(rung_cuda_count(&count, err));
+    if (*device < count) *device = (*device + local_rank() % count) % count;
+    return RUNG_OK;
+}
+
 rung_status cli_engine_options(const cli_options *o, const char *model, rung_comm *world, rung_options *out,
                                rung_err *err) {
     const bool many = o->command == CLI_BATCH || o->batch_count > 1;
     const bool guided = o->cfg_scale.n != 1 || o->cfg_scale.v[0] > 1;
     parallel_layout l;
+    int device;
+    RUNG_TRY(own_device(o, world, &device, err));
     RUNG_TRY(parallel_choose(&l, &o->parallel, world ? world->size : 1, many, guided, err));
     *out = (rung_options){.model = model,
                           .comm = world,
@@ -82,7 +105,8 @@ rung_status cli_engine_options(const cli_options *o, const char *model, rung_com
                           .threads = (int)o->threads,
                           .type = o->type,
                           .backend = o->backend,
-                          .device = (int)o->device,
+                          .device = device,
+                          .rank_timeout = o->parallel.timeout,
                           .exact = o->exact,
                           .loras = o->loras,
                           .n_loras = o->n_loras};

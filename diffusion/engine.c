@@ -9,6 +9,7 @@
 #include "kernels/base/cpu.h"
 #include "kernels/base/hash.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/nccl/comm_nccl.h"
 
 const char *rung_version(void) { return RUNG_VERSION; }
 
@@ -37,9 +38,9 @@ static rung_status store_from_name(rung_store *store, const char *type, rung_err
 static rung_status open_backend(rung_engine *e, const rung_options *o, rung_err *err) {
     unsigned mask;
     if (o->backend && strcmp(o->backend, "cuda") == 0) {
-        if (e->ranks.group)
-            return rung_fail(err, RUNG_EARG, "backend cuda: several ranks share a picture on the CPU only");
-        return rung_cuda_backend_open(&e->be, o->device, err);
+        RUNG_TRY(rung_cuda_backend_open(&e->be, o->device, err));
+        if (!e->ranks.tp) return RUNG_OK;
+        return rung_nccl_open(&e->gpus, e->ranks.tp, o->device, rung_cuda_stream(e->be), o->rank_timeout, err);
     }
     if (o->backend && strcmp(o->backend, "cpu") != 0)
         return rung_fail(err, RUNG_EARG, "backend is '%s', wanted cpu or cuda", o->backend);
@@ -124,7 +125,8 @@ static rung_status open_networks(rung_engine *e, const rung_options *o, rung_sto
     const bool leads = ranks_lead(&e->ranks);
     if (leads && !o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
         RUNG_TRY(rung_textenc_open(&e->text, e->model, e->be, store, err));
-    RUNG_TRY(rung_denoiser_open_part(&e->denoiser, e->model, e->be, store, e->ranks.tp, err));
+    rung_comm *tp = e->gpus ? e->gpus : e->ranks.tp;
+    RUNG_TRY(rung_denoiser_open_part(&e->denoiser, e->model, e->be, store, tp, err));
     if (leads) RUNG_TRY(rung_vae_open(&e->vae, e->model, e->be, store, err));
     return leads ? rung_model_check_loras(e->model, err) : RUNG_OK;
 }
@@ -206,6 +208,7 @@ void rung_close(rung_engine **ep) {
     embed_cache_clear(&e->embeds);
     rung_textenc_close(&e->text);
     rung_model_close(&e->model);
+    rung_comm_close(&e->gpus);
     rung_backend_close(&e->be);
     rung_pool_close(&e->pool);
     ranks_close(&e->ranks);

@@ -19,6 +19,7 @@ typedef struct {
 
 struct rung_engine {
     ranks ranks;
+    rung_comm *gpus; /* ranks.tp with the GPU backend, whose sums stay on the devices; else NULL */
     rung_pool *pool;
     rung_backend *be;
     rung_model *model;

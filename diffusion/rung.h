@@ -52,6 +52,7 @@ typedef struct {
      * groups of tp * cfg ranks, whose first one gets the picture (the others: no pixels). */
     struct rung_comm *comm;
     int tp, cfg;
+    double rank_timeout; /* seconds after which GPUs give the others up; 0: 120. Without a GPU it is `comm`'s own */
 } rung_options;
 
 /** RUNG_EIO, RUNG_EFORMAT, RUNG_ESHAPE: the model files; RUNG_EARG: the options; RUNG_ENOMEM, RUNG_EDEVICE;

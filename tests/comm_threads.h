@@ -162,12 +162,20 @@ static void hub_tell(rung_comm *base, const char *message) {
     pthread_mutex_unlock(&h->lock);
 }
 
+static rung_status hub_listen(rung_comm *base, rung_err *err) {
+    hub *h = ((hub_comm *)base)->h;
+    pthread_mutex_lock(&h->lock);
+    const rung_status st = h->told[0] ? rung_fail(err, RUNG_EPEER, "%s", h->told) : RUNG_OK;
+    pthread_mutex_unlock(&h->lock);
+    return st;
+}
+
 static void hub_comm_close(rung_comm *c) { (void)c; }
 
 /* Rank `rank` of the hub: lives in *c. */
 static rung_comm *hub_join(hub *h, hub_comm *c, int rank) {
-    static const rung_comm_ops ops = {"threads", hub_comm_close, hub_reduce, hub_gather, hub_broadcast,
-                                      hub_wait,  hub_progress,   hub_split,  hub_tell,   NULL};
+    static const rung_comm_ops ops = {"threads",    hub_comm_close, hub_reduce, hub_gather, hub_broadcast, hub_wait,
+                                      hub_progress, hub_split,      hub_tell,   NULL,       hub_listen};
     *c = (hub_comm){.base = {.ops = &ops, .rank = rank, .size = h->size}, .h = h};
     return &c->base;
 }

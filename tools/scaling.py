@@ -9,6 +9,9 @@ A module computes c seconds and reduces for r; a link serves reduces in order.
     standard  every module waits: sum of c + r
     ladder    module i begins when i-1 has ended and i-2 is reduced
     parallel  one reduce a layer of three modules, all waited for
+
+Of r the processor itself needs p, to copy and to add: standard and parallel have that in r, ladder's modules take p
+longer. p is what makes the model's ladder the measured one, and should be the same on every link.
 """
 import json
 import sys
@@ -24,11 +27,11 @@ def standard(c, r):
     return sum(c) + len(c) * r
 
 
-def ladder(c, r):
+def ladder(c, r, p=0):
     end = link = 0
     reduced = [0, 0]  # of modules i-2 and i-1
-    for x in c:
-        end = max(end, reduced[0]) + x
+    for i, x in enumerate(c):
+        end = max(end, reduced[0]) + x + (p if i else 0)
         link = max(end, link) + r
         reduced = [reduced[1], link]
     return max(end, link)
@@ -42,6 +45,15 @@ def recovered(c, r):
     return (standard(c, r) - ladder(c, r)) / (len(c) * r)
 
 
+def processor_time(c, r, measured):
+    """p of the ladder step that was measured; 0 when the model is slower without."""
+    low, high = 0, max(r, max(c))
+    for _ in range(50):
+        p = (low + high) / 2
+        low, high = (p, high) if ladder(c, r, p) < measured else (low, p)
+    return low
+
+
 def pixart_modules(rows, tokens):
     """FLOP of the three modules of a layer: rows of all pictures, tokens of one."""
     n = WIDTH
@@ -49,8 +61,9 @@ def pixart_modules(rows, tokens):
 
 
 def fit(rows):
-    """(latency, bandwidth) of a link between two ranks from the reduces of two sizes."""
-    (s0, r0), (s1, r1) = sorted({(r["reduce_bytes"], r["reduce"]) for r in rows})[:2]
+    """(latency, bandwidth) of a link between two ranks from what a standard step waits for reduces of two sizes."""
+    waits = {(r["reduce_bytes"], r["waited"] / r["modules"]) for r in rows if r["mode"] == "standard"}
+    (s0, r0), (s1, r1) = sorted(waits)[:2]
     bandwidth = (s1 - s0) / (r1 - r0)
     return max(0, (r0 - s0 / bandwidth) / 2), bandwidth
 
@@ -67,12 +80,14 @@ def measured(path):
             share = [1] * 3 if model == "icons" else pixart_modules(1, 1024)
             c = [step["no-comm"] * x / sum(share) / (row["modules"] / 3) for x in share] * (row["modules"] // 3)
             r = reduce_time(2, row["reduce_bytes"], latency, bandwidth)
+            p = processor_time(c, r, step["ladder"])
             got = (step["standard"] - step["ladder"]) / (step["standard"] - step["no-comm"])
             print(f"  {model:12} reduce {1e3 * r:.2f} ms, {100 * r * len(c) / sum(c):.0f}% of a module; ms/step measured (model):"
                   f" standard {1e3 * step['standard']:.1f} ({1e3 * standard(c, r):.1f}),"
                   f" ladder {1e3 * step['ladder']:.1f} ({1e3 * ladder(c, r):.1f}),"
                   f" parallel {1e3 * step['parallel']:.1f} ({1e3 * parallel(c, r):.1f}),"
-                  f" no-comm {1e3 * step['no-comm']:.1f}; recovered {got:.2f} ({recovered(c, r):.2f})")
+                  f" no-comm {1e3 * step['no-comm']:.1f}; recovered {got:.2f} ({recovered(c, r):.2f});"
+                  f" processor {1e3 * p:.1f} ms a reduce, {row['reduce_bytes'] / max(p, 1e-9) / 1e6:.0f} MB/s")
 
 
 # name, ranks, FLOP/s of one rank, latency of one hop, bytes/s, pixels of a side, pictures

@@ -39,7 +39,8 @@ static void alone_tell(rung_comm *c, const char *message) { (void)c, (void)messa
 
 rung_status rung_comm_alone_open(rung_comm **out, rung_err *err) {
     static const rung_comm_ops ops = {"alone",    alone_close,    alone_reduce, alone_gather, alone_broadcast,
-                                      alone_wait, alone_progress, alone_split,  alone_tell,   NULL};
+                                      alone_wait, alone_progress, alone_split,  alone_tell,   NULL,
+                                      NULL};
     *out = calloc(1, sizeof **out);
     if (!*out) return rung_fail(err, RUNG_ENOMEM, "communicator: out of memory");
     **out = (rung_comm){.ops = &ops, .size = 1};
@@ -128,3 +129,8 @@ rung_status rung_comm_split(rung_comm *c, rung_comm **out, int group, rung_err *
 }
 
 void rung_comm_tell(rung_comm *c, const char *message) { c->ops->tell(c, message); }
+
+rung_status rung_comm_listen(rung_comm *c, rung_err *err) {
+    if (c->failed.code || !c->ops->listen) return settle(c, c->failed.code, err);
+    return settle(c, c->ops->listen(c, &c->failed), err);
+}

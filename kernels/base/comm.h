@@ -37,6 +37,7 @@ typedef struct {
     rung_status (*split)(rung_comm *c, rung_comm **out, int group, rung_err *err);
     void (*tell)(rung_comm *c, const char *message);
     rung_status (*settle)(rung_comm *c, rung_err *err); /* NULL: nothing is ever left queued */
+    rung_status (*listen)(rung_comm *c, rung_err *err); /* NULL: nobody tells anything here */
 } rung_comm_ops;
 
 struct rung_comm {
@@ -78,6 +79,9 @@ rung_status rung_comm_split(rung_comm *c, rung_comm **out, int group, rung_err *
 
 /** This rank cannot go on: the others' next wait fails with RUNG_EPEER and this message. */
 void rung_comm_tell(rung_comm *c, const char *message);
+
+/** RUNG_EPEER when another rank has told so: for who waits for something else than a transfer. */
+rung_status rung_comm_listen(rung_comm *c, rung_err *err);
 
 /* A share of something cut over ranks. */
 typedef struct {

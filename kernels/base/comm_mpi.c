@@ -96,6 +96,15 @@ static rung_status listen(struct world *w, bool *heard, rung_err *err) {
     }
 }
 
+static rung_status listen_now(rung_comm *c, rung_err *err) {
+    struct world *w = self_of(c)->w;
+    bool heard;
+    pthread_mutex_lock(&w->lock);
+    const rung_status st = listen(w, &heard, err);
+    pthread_mutex_unlock(&w->lock);
+    return st;
+}
+
 static void tell(rung_comm *c, const char *message) {
     struct world *w = self_of(c)->w;
     pthread_mutex_lock(&w->lock);
@@ -336,8 +345,8 @@ static void close_comm(rung_comm *base) {
     free(c);
 }
 
-static const rung_comm_ops mpi_ops = {"mpi",         close_comm, reduce, gather, broadcast,
-                                      wait_transfer, progress,   split,  tell,   NULL};
+static const rung_comm_ops mpi_ops = {"mpi",    close_comm, reduce, gather, broadcast, wait_transfer,
+                                      progress, split,      tell,   NULL,   listen_now};
 
 bool rung_mpi_built(void) { return true; }
 
@@ -393,15 +402,11 @@ rung_status rung_mpi_done(rung_comm *world, rung_err *err) {
     struct mpi_comm *c = self_of(world);
     MPI_Request all;
     pthread_mutex_lock(&c->w->lock);
-    rung_status st = check(c->w, MPI_Ibarrier(c->comm, &all), err);
+    const rung_status st = check(c->w, MPI_Ibarrier(c->comm, &all), err);
     pthread_mutex_unlock(&c->w->lock);
     RUNG_TRY(st);
     RUNG_TRY(wait_for(c->w, 1, &all, err));
-    bool heard;
-    pthread_mutex_lock(&c->w->lock);
-    st = listen(c->w, &heard, err); /* what nobody has read MPI libraries complain about */
-    pthread_mutex_unlock(&c->w->lock);
-    return st;
+    return listen_now(world, err); /* what nobody has read MPI libraries complain about */
 }
 
 /* The others have read what was told once they come here too; those that cannot are not waited for long. */

@@ -22,4 +22,7 @@ rung_status rung_cuda_describe(rung_cuda_device *out, int index, rung_err *err);
 /** One GPU with a stream of its own. RUNG_EDEVICE (no such GPU, too old a one, a library that is missing), RUNG_ENOMEM.
  */
 rung_status rung_cuda_backend_open(rung_backend **out, int index, rung_err *err);
+
+/** The cudaStream_t of such a backend, on which all of its work is queued. */
+void *rung_cuda_stream(rung_backend *be);
 #endif

@@ -220,3 +220,5 @@ rung_status rung_cuda_backend_open(rung_backend **out, int index, rung_err *err)
         *out = &c->base;
     return st;
 }
+
+void *rung_cuda_stream(rung_backend *be) { return cuda_of(be)->stream; }

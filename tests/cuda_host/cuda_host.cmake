@@ -12,11 +12,11 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 
 file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS cuda_host/*.cpp)
 file(GLOB CUDA_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
-# The backend over stand-ins for the runtime, cuBLASLt and cuDNN; libs.c is in the place of what dlopen finds.
+# The backend over stand-ins for the runtime, cuBLASLt, cuDNN and NCCL; libs.c is in the place of what dlopen finds.
 file(GLOB CUDA_BACKEND CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.c)
 list(REMOVE_ITEM CUDA_BACKEND ${PROJECT_SOURCE_DIR}/kernels/cuda/cuda_absent.c
      ${PROJECT_SOURCE_DIR}/kernels/cuda/cuda_libs.c)
-list(APPEND CUDA_BACKEND cuda_host/libs.c)
+list(APPEND CUDA_BACKEND cuda_host/libs.c ${PROJECT_SOURCE_DIR}/kernels/nccl/comm_nccl.c)
 set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
 
 # cuda-host: the emulation and all kernels, fibers. cuda-host-tsan: the same, a host thread for each CUDA thread.
@@ -25,7 +25,7 @@ function(rung_cuda_host name)
   target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/cuda_host)
   target_link_libraries(${name} PUBLIC rung-lib)
   # the emulated backend, not the one (or none) in librung
-  target_link_options(${name} INTERFACE -Wl,-u,rung_cuda_backend_open)
+  target_link_options(${name} INTERFACE -Wl,-u,rung_cuda_backend_open,-u,rung_nccl_open)
   target_compile_options(${name} PRIVATE -O2)
 endfunction()
 rung_cuda_host(cuda-host)
@@ -77,3 +77,11 @@ target_link_libraries(rung-cuda-host PRIVATE cuda-host rung-mpi rung-lib)
 add_test(NAME test_cuda_cli COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda_host_cli.sh $<TARGET_FILE:rung-cuda-host>
          ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/test_cuda_cli.work)
 set_tests_properties(test_cuda_cli PROPERTIES TIMEOUT 600 LABELS cuda_emu)
+
+# The same over several processes, a GPU each.
+add_test(NAME test_cuda_ranks COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda_host_ranks.sh $<TARGET_FILE:rung-cuda-host>
+         ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/test_cuda_ranks.work)
+set_tests_properties(test_cuda_ranks PROPERTIES TIMEOUT 600 LABELS cuda_emu SKIP_RETURN_CODE 77)
+if(MPIEXEC_EXECUTABLE)
+  set_property(TEST test_cuda_ranks APPEND PROPERTY ENVIRONMENT RUNG_MPIRUN=${MPIEXEC_EXECUTABLE})
+endif()

@@ -19,6 +19,7 @@
 typedef std::function<void()> work;
 struct CUstream_st {
     std::deque<work> queue;
+    size_t put = 0, begun = 0; /* works so far */
     CUgraph_st *capture = nullptr;
     bool broken = false; /* the capture */
 };
@@ -30,6 +31,7 @@ struct CUgraphExec_st {
 };
 struct CUevent_st {
     cudaStream_t stream = nullptr;
+    size_t after = 0; /* so many works of it */
 };
 
 namespace {
@@ -81,12 +83,19 @@ struct access {
     }
 };
 
-void flush(cudaStream_t s) {
+void put(cudaStream_t s, work w) {
+    s->queue.push_back(std::move(w));
+    s->put++;
+}
+
+/* The first `upto` works of a stream, as counted since it was made. */
+void flush(cudaStream_t s, size_t upto = SIZE_MAX) {
     if (s->queue.empty()) return;
     access a;
-    while (!s->queue.empty()) {
+    while (!s->queue.empty() && s->begun < upto) {
         work w = std::move(s->queue.front());
         s->queue.pop_front();
+        s->begun++;
         if (m().sticky) continue;
         w();
     }
@@ -135,7 +144,7 @@ void submit(cudaStream_t s, std::function<void()> w) {
     } else if (s->capture) {
         s->capture->nodes.push_back(counted);
     } else {
-        s->queue.push_back(counted);
+        put(s, counted);
     }
 }
 void enqueue(cudaStream_t s, std::function<void()> w) { submit(s, w); }
@@ -180,6 +189,8 @@ const char *cudaGetErrorString(cudaError_t e) {
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorLaunchFailure:
         return "unspecified launch failure";
     case cudaErrorStreamCaptureUnsupported:
@@ -272,7 +283,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
         if (s->capture)
             s->capture->nodes.push_back(copy);
         else
-            s->queue.push_back(copy);
+            put(s, copy);
         return cudaSuccess;
     }
     if (capturing_breaks(s)) return told(cudaErrorStreamCaptureUnsupported);
@@ -288,7 +299,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) {
     if (s->capture)
         s->capture->nodes.push_back(fill);
     else
-        s->queue.push_back(fill);
+        put(s, fill);
     return cudaSuccess;
 }
 
@@ -350,7 +361,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t graph, unsigned
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
     MAY_FAIL("cudaGraphLaunch");
     m().graphs++;
-    for (const work &w : e->nodes) s->queue.push_back(w);
+    for (const work &w : e->nodes) put(s, w);
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -375,7 +386,26 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     MAY_FAIL("cudaEventRecord");
     e->stream = s;
+    e->after = s->put;
     return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    MAY_FAIL("cudaStreamWaitEvent");
+    const cudaStream_t other = e->stream;
+    const size_t after = e->after;
+    if (!other || other == s) return cudaSuccess;
+    put(s, [=] {
+        for (cudaStream_t t : streams())
+            if (t == other) return flush(other, after);
+    });
+    return cudaSuccess;
+}
+/* Not ready at first, as work takes time; what is asked for twice has run. */
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    MAY_FAIL("cudaEventQuery");
+    if (!e->stream || e->stream->begun >= e->after) return m().sticky ? told(m().sticky) : cudaSuccess;
+    flush(e->stream, e->after);
+    return m().sticky ? told(m().sticky) : cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     MAY_FAIL("cudaEventSynchronize");

@@ -3,7 +3,12 @@
 #define RUNG_HOST_NCCL_H
 #include <cuda_runtime_api.h>
 
-typedef enum { ncclSuccess, ncclSystemError } ncclResult_t;
+typedef enum { ncclSuccess, ncclSystemError, ncclInProgress } ncclResult_t;
+typedef struct {
+    int blocking;
+} ncclConfig_t;
+#define NCCL_CONFIG_INITIALIZER                                                                                        \
+    { 1 }
 typedef enum { ncclChar, ncclFloat } ncclDataType_t;
 typedef enum { ncclSum } ncclRedOp_t;
 typedef struct {
@@ -12,6 +17,7 @@ typedef struct {
 } ncclUniqueId;
 typedef struct host_nccl {
     hub_comm rank;
+    int asked; /* the first answers: in progress */
 } * ncclComm_t;
 
 static hub *nccl_hub; /* the next id's: a test sets it before its threads start */
@@ -21,10 +27,15 @@ static inline ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     id->h = nccl_hub;
     return ncclSuccess;
 }
-static inline ncclResult_t ncclCommInitRank(ncclComm_t *c, int n, ncclUniqueId id, int rank) {
-    if (!id.h || id.h->size != n) return ncclSystemError;
+static inline ncclResult_t ncclCommInitRankConfig(ncclComm_t *c, int n, ncclUniqueId id, int rank,
+                                                  ncclConfig_t *config) {
+    if (!id.h || id.h->size != n || config->blocking) return ncclSystemError;
     *c = calloc(1, sizeof **c);
     hub_join(id.h, &(*c)->rank, rank);
+    return ncclInProgress;
+}
+static inline ncclResult_t ncclCommFinalize(ncclComm_t c) {
+    (void)c;
     return ncclSuccess;
 }
 static inline ncclResult_t ncclCommDestroy(ncclComm_t c) {
@@ -32,7 +43,7 @@ static inline ncclResult_t ncclCommDestroy(ncclComm_t c) {
     return ncclSuccess;
 }
 static inline ncclResult_t ncclCommAbort(ncclComm_t c) { return ncclCommDestroy(c); }
-static inline ncclResult_t ncclCommSplit(ncclComm_t c, int color, int key, ncclComm_t *out, void *config) {
+static inline ncclResult_t ncclCommSplit(ncclComm_t c, int color, int key, ncclComm_t *out, ncclConfig_t *config) {
     (void)c, (void)color, (void)key, (void)out, (void)config;
     return ncclSystemError; /* threads are not split */
 }
@@ -45,8 +56,7 @@ static inline ncclResult_t ncclCommCount(ncclComm_t c, int *size) {
     return ncclSuccess;
 }
 static inline ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *r) {
-    (void)c;
-    *r = ncclSuccess;
+    *r = c->asked++ < 3 ? ncclInProgress : ncclSuccess;
     return ncclSuccess;
 }
 static inline ncclResult_t host_queued(ncclComm_t c, cudaStream_t s, rung_status st, const rung_transfer *t) {
