@@ -166,7 +166,7 @@ def drawn_loss(vae, drawn, count):
     """The decoder on the denoiser's latents: as it was, but for its specks, which are few pixels and count as a mean of their own."""
     z, x, where = drawn.draw(count)
     y = vae.decode(z).sample
-    return reconstruction_loss(y, x) + 2 * (F.relu(y[:, 3] + 1) * where).sum() / (where.sum() + 50)
+    return reconstruction_loss(y, x) + 4 * (F.relu(y[:, 3] + 1) * where).sum() / (where.sum() + 50)
 
 
 def train(vae, args, pack, concept, out):
