@@ -29,11 +29,12 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
     return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(magnitude, sign)), _mm256_set1_ps(t.unit));
 }
 
-/* Tables of 256 rows by mask: how many bits below lane i are set, which is where its number comes from; and the lane of
- * the i-th bit that is set. */
-#define BELOW(m, i) __builtin_popcount((m) & ((1u << (i)) - 1))
+/* Tables of 256 rows by mask: where lane i's number comes from, which is how many bits below it are set, negative
+ * where its own is not; and the lane of the i-th bit that is set. */
+#define BELOW(m, i)  __builtin_popcount((m) & ((1u << (i)) - 1))
+#define SOURCE(m, i) ((m) >> (i)&1 ? BELOW(m, i) : -1)
 #define SOURCES(m)                                                                                                     \
-    { BELOW(m, 0), BELOW(m, 1), BELOW(m, 2), BELOW(m, 3), BELOW(m, 4), BELOW(m, 5), BELOW(m, 6), BELOW(m, 7) }
+    { SOURCE(m, 0), SOURCE(m, 1), SOURCE(m, 2), SOURCE(m, 3), SOURCE(m, 4), SOURCE(m, 5), SOURCE(m, 6), SOURCE(m, 7) }
 #define UP_TO(m, i, n) (BELOW(m, i) <= (n))
 #define LANE(m, n)                                                                                                     \
     UP_TO(m, 1, n) + UP_TO(m, 2, n) + UP_TO(m, 3, n) + UP_TO(m, 4, n) + UP_TO(m, 5, n) + UP_TO(m, 6, n) + UP_TO(m, 7, n)
@@ -43,7 +44,7 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
 #define ROWS16(of, m) ROWS4(of, m), ROWS4(of, (m) + 4), ROWS4(of, (m) + 8), ROWS4(of, (m) + 12)
 #define ROWS64(of, m) ROWS16(of, m), ROWS16(of, (m) + 16), ROWS16(of, (m) + 32), ROWS16(of, (m) + 48)
 #define ROWS256(of)   ROWS64(of, 0u), ROWS64(of, 64u), ROWS64(of, 128u), ROWS64(of, 192u)
-static const uint8_t sources[256][8] = {ROWS256(SOURCES)};
+static const int8_t sources[256][8] = {ROWS256(SOURCES)};
 static const uint8_t lanes[256][8] = {ROWS256(LANES)};
 
 VINLINE void held_lanes(uint32_t *out, uint32_t mask, const uint32_t step, uint32_t first) {
@@ -53,10 +54,9 @@ VINLINE void held_lanes(uint32_t *out, uint32_t mask, const uint32_t step, uint3
 }
 
 VINLINE vf spread(uint32_t mask, const float *p) {
-    const vi lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const vi from = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)sources[mask]));
-    const vi held = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)mask), lane), lane);
-    return _mm256_and_ps(_mm256_permutevar8x32_ps(vf_load(p), from), _mm256_castsi256_ps(held));
+    const vi from = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)sources[mask]));
+    const vi none = _mm256_srai_epi32(from, 31);
+    return _mm256_andnot_ps(_mm256_castsi256_ps(none), _mm256_permutevar8x32_ps(vf_load(p), from));
 }
 
 #include "kernels/cpu/sparse_body.inc"
