@@ -20,6 +20,9 @@ fail() {
 }
 over="--oversubscribe"
 "$mpirun" --version 2>/dev/null | grep -q "Open MPI\|OpenRTE" || over=""
+# With ThreadSanitizer: the order in which Open MPI's TCP transport takes its own locks is its affair.
+echo "deadlock:mca_btl_tcp" >tsan.supp
+export TSAN_OPTIONS="suppressions=$work/tsan.supp"
 # With AddressSanitizer: leaks are ours unless an MPI library or plugin is among their callers, which takes libraries that
 # stay loaded until the end and whole call stacks.
 clean=""
