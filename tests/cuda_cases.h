@@ -27,6 +27,7 @@ struct attention_case {
     bool pair_bias = false;
     float amplitude = 1; /* of q and of the biases */
     bool one_kv = false; /* the pictures share k and v */
+    bool t5 = false;     /* pair bias by distance (t5_bias), scores not scaled */
 };
 
 static inline std::vector<float> random_floats(size_t n, float amplitude, uint64_t *seed) {
@@ -47,6 +48,23 @@ static inline std::vector<float> mask_of(const attention_case &c, uint64_t *seed
     return bias;
 }
 
+/* T5's relative positions, both ways: 32 buckets, half of them for keys behind the query; of each half 8 are for one
+ * distance each and 8 grow with its logarithm up to 128. Source: Raffel et al. 2020, section 2.1; transformers
+ * T5Attention._relative_position_bucket. */
+static inline size_t t5_bucket(size_t query, size_t key) {
+    const double apart = fabs((double)key - (double)query);
+    const size_t base = key > query ? 16 : 0;
+    if (apart < 8) return base + (size_t)apart;
+    const size_t wide = 8 + (size_t)(log(apart / 8) / log(16.0) * 8);
+    return base + (wide < 15 ? wide : 15);
+}
+static inline std::vector<float> t5_bias(size_t heads, size_t lq, size_t lk, uint64_t *seed) {
+    const std::vector<float> table = random_floats(32 * heads, 8, seed); /* [bucket, head], as in a checkpoint */
+    std::vector<float> bias(heads * lq * lk);
+    for (size_t i = 0; i < bias.size(); i++) bias[i] = table[t5_bucket(i / lk % lq, i % lk) * heads + i / lk / lq];
+    return bias;
+}
+
 /* q, k and v inside one projection [batch, tokens, 3 * heads * d + 1], so that rows are not aligned. Largest difference
  * to the reference's result, in units of the largest |v|. */
 static inline double attention_error(const attention_case &c, unsigned *range) {
@@ -57,6 +75,7 @@ static inline double attention_error(const attention_case &c, unsigned *range) {
         if (i % row < wide) qkv[i] *= c.amplitude;
     const std::vector<float> key_bias = mask_of(c, &seed);
     std::vector<float> pair = random_floats(c.pair_bias ? c.heads * c.lq * c.lk : 0, 3 * c.amplitude, &seed);
+    if (c.t5) pair = t5_bias(c.heads, c.lq, c.lk, &seed);
     for (size_t i = 0; c.mask == QUERIES_MASKED && i < pair.size(); i++) /* every third query, its neighbour half */
         if (i / c.lk % 3 == 1 || (i / c.lk % 3 == 2 && i % c.lk < 100)) pair[i] = -INFINITY;
     std::vector<float> got(c.batch * c.lq * wide, NAN), ref(got.size());
@@ -68,9 +87,9 @@ static inline double attention_error(const attention_case &c, unsigned *range) {
     a.q_batch = tokens * row;
     a.k_batch = a.v_batch = c.one_kv ? 0 : tokens * row;
     a.o_batch = c.lq * wide;
-    a.scale = 1 / sqrtf((float)c.d);
+    a.scale = c.t5 ? 1 : 1 / sqrtf((float)c.d);
     a.key_bias = c.mask == NO_MASK || c.mask == QUERIES_MASKED ? nullptr : key_bias.data();
-    a.pair_bias = c.pair_bias ? pair.data() : nullptr;
+    a.pair_bias = pair.empty() ? nullptr : pair.data();
     a.causal = c.causal;
 
     std::vector<uint4> scratch(cuda_k_attention_scratch(&a) / sizeof(uint4) + 1);

@@ -38,6 +38,27 @@ static void test_biases() {
     expect_close({2, 1, 300, 70, 70, true, RANDOM_MASK, true});
 }
 
+/* T5's encoder: 64 channels a head, a bias for each distance, padding masked, scores as they are: they are eight times
+ * larger than scaled ones, and so is what f16 rounds off them. One prompt of 120 tokens, and around the tiles. */
+static void test_t5() {
+    CHECK(t5_bucket(5, 5) == 0 && t5_bucket(5, 4) == 1 && t5_bucket(5, 6) == 17 && t5_bucket(20, 12) == 8);
+    CHECK(t5_bucket(200, 73) == 15 && t5_bucket(0, 500) == 31 && t5_bucket(0, 91) == 31 && t5_bucket(0, 90) == 30);
+    for (size_t l : {(size_t)1, (size_t)63, (size_t)65, (size_t)120, (size_t)300})
+        for (mask_kind mask : {NO_MASK, RANDOM_MASK}) {
+            attention_case c = {1 + l % 2, 3, 64, l, l, false, mask};
+            c.t5 = true;
+            expect_close(c, 4e-3);
+        }
+}
+
+/* More keys than a sum of f16 could count, for one query and for as many as a block takes and one. */
+static void test_many_keys() {
+    for (size_t lq : {(size_t)1, (size_t)65}) {
+        expect_close({1, 1, 40, lq, 9001});
+        expect_close({1, 1, 130, lq, 4097, false, RANDOM_MASK, true});
+    }
+}
+
 /* The shapes of tests/test_attention.c: every d with every lq, lk along another diagonal. */
 static void test_shapes() {
     static const size_t d[] = {1, 7, 8, 13, 40, 64, 72, 80, 81, 160, 300};
@@ -67,6 +88,8 @@ int main() {
     test_dimensions();
     test_lengths();
     test_biases();
+    test_t5();
+    test_many_keys();
     test_shapes();
     test_empty();
     test_range();

@@ -3,6 +3,7 @@
  * host threads only: a GPU cannot be asked to fail. */
 #include <cstring>
 
+#include "diffusion/rung.h"
 #include "tests/cuda_bed.h"
 
 extern "C" {
@@ -211,6 +212,64 @@ static void test_recording() {
     for (int i = 0; i < 3; i++) CHECK(n.run(0.5f, 8));
 }
 
+/* A step that looks up other rows each time: its ids are read from the graph's pinned memory. */
+static void test_recorded_lookup() {
+    small s;
+    rung_recording *rec = NULL;
+    rung_table *table = NULL;
+    rung_err e = {};
+    uint64_t seed = 2;
+    const floats rows = exact_numbers(8 * 5, &seed);
+    const rung_tensor t = tensor_of(RUNG_F32, {8, 5}, rows.data());
+    if (!CHECK(s.be->ops->table_open(s.be, &table, &t, &e) == RUNG_OK)) return;
+    const size_t before = cuda_host_graphs();
+    for (int32_t i = 0; i < 5; i++) {
+        floats got(10);
+        do {
+            const int32_t ids[] = {i, 7 - i};
+            op_step_begin(s.be, &rec);
+            s.be->ops->lookup(s.be, s.y, table, ids, 2);
+            s.be->ops->download(s.be, got.data(), s.y, 10 * 4);
+        } while (op_step_end(s.be, rec));
+        CHECK(s.be->ops->sync(s.be, &e) == RUNG_OK);
+        CHECK(memcmp(got.data(), &rows[(size_t)i * 5], 20) == 0 && memcmp(&got[5], &rows[35 - (size_t)i * 5], 20) == 0);
+    }
+    CHECK(cuda_host_graphs() == before + 4);
+    op_recording_close(s.be, &rec);
+    s.be->ops->table_close(s.be, &table);
+}
+
+/* A picture's steps are the recorded one, played back: all but the first, whose latents stay on the device or not. */
+static void test_picture_is_recorded() {
+    static const struct {
+        const char *model, *sampler;
+        rung_rng_kind rng;
+        float rescale;
+    } cases[] = {{"sd1", "euler_a", RUNG_RNG_CUDA, 0},
+                 {"sd1", "dpm++2m", RUNG_RNG_CPU, 0},
+                 {"sd2", "ddim", RUNG_RNG_CPU, 0},
+                 {"icons", NULL, RUNG_RNG_CPU, 0},
+                 {"sd1", "euler", RUNG_RNG_CPU, 0.7f}}; /* the host's sampler */
+    for (const auto &c : cases) {
+        const std::string path = std::string(RUNG_TEST_DIR "/golden/pipelines/") + c.model;
+        rung_engine *engine = NULL;
+        rung_err e = {};
+        rung_image image = {};
+        rung_options o = {};
+        rung_request r = {};
+        o.model = path.c_str(), o.backend = "cuda", o.threads = 1;
+        r.prompt = "red apple", r.sampler = c.sampler, r.steps = 6, r.width = r.height = 32;
+        r.rng = c.rng, r.guidance_rescale = c.rescale;
+        const size_t before = cuda_host_graphs();
+        rung_status st = rung_open(&engine, &o, &e);
+        if (!st) st = rung_generate(engine, &r, 1, &image, &e);
+        if (!CHECK(st == RUNG_OK) || !CHECK(cuda_host_graphs() - before == 5))
+            fprintf(stderr, "  %s: %zu graphs %s\n", c.model, cuda_host_graphs() - before, e.msg);
+        rung_image_free(&image);
+        rung_close(&engine);
+    }
+}
+
 static void test_recording_fails() {
     static const char *const calls[] = {"cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate",
                                         "cudaMallocHost"};
@@ -237,6 +296,8 @@ int main() {
     test_range();
     test_without_cudnn();
     test_recording();
+    test_recorded_lookup();
+    test_picture_is_recorded();
     test_recording_fails();
     CHECK(cuda_host_live() == 0);
     return check_result();

@@ -160,6 +160,20 @@ static void test_many_rows(bed &b) {
     }
 }
 
+/* Around the tiles of the kernels and of cuBLASLt's stand-in, no rows, one number, very long sums: what is summed is a
+ * multiple of 2^-10 below 2^14, so exact in any order. */
+static void test_boundaries(bed &b) {
+    static const size_t shapes[][3] = {{0, 64, 64},   {0, 7, 5},     {1, 1, 1},     {1, 2, 20011},
+                                       {2, 65, 4097}, {63, 127, 63}, {65, 129, 65}, {8, 255, 7}};
+    for (const auto &s : shapes)
+        for (int store = RUNG_STORE_F32; store <= RUNG_STORE_FP6; store++) {
+            linear_case(b, s[0], s[1], s[2], (rung_store)store, true, {RUNG_ACT_NONE, 0});
+            linear_case(b, s[0], s[1], s[2], (rung_store)store, false, {RUNG_ACT_NONE, GATE | RESIDUAL});
+        }
+    for (rung_dtype dtype : {RUNG_F16, RUNG_F6_E3M2})
+        for (const auto &s : shapes) sparse_case(b, dtype, s[0], s[1], s[2], 0.3f, {RUNG_ACT_NONE, RESIDUAL});
+}
+
 /* Numbers that the types have to round: a TF32 or f16 operand is off by 2^-11, a bf16 one by 2^-8. */
 static void test_rounding(bed &b) {
     static const float tol[] = {0, 2e-3f, 2e-3f, 2e-2f};
@@ -191,6 +205,8 @@ static const conv_case convs[] = {
     {2, 8, 8, 4, 32, 2, 2, 2, 0, 0, 0, 0, 0, 0, false},    {1, 6, 6, 32, 3, 3, 3, 1, 0, 0, 1, 1, 1, 1, true},
     {1, 5, 5, 3, 5, 3, 3, 1, 0, 0, 0, 1, 1, 1, true},      {1, 7, 7, 5, 4, 5, 3, 1, 0, 0, 2, 1, 2, 1, false},
     {1, 2, 2, 8, 8, 1, 1, 1, 4, 4, 0, 0, 0, 0, false},     {1, 4, 4, 8, 8, 1, 1, 1, 0, 0, 1, 1, 1, 1, true},
+    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, false},     {1, 1, 1, 9, 7, 3, 3, 1, 0, 0, 1, 1, 1, 1, true},
+    {1, 3, 2, 2563, 9, 3, 3, 1, 0, 0, 1, 1, 1, 1, false},
 };
 
 static void one_conv(bed &b, const conv_case &s, rung_store store, const epilogue_case &c) {
@@ -262,7 +278,8 @@ static void attention_case(bed &b, size_t batch, size_t heads, size_t d, size_t 
 
 static void test_attention(bed &b) {
     static const size_t shapes[][5] = {{1, 1, 8, 1, 1},     {2, 3, 40, 17, 17}, {1, 2, 64, 65, 77}, {2, 2, 72, 33, 5},
-                                       {1, 1, 160, 20, 70}, {1, 2, 5, 9, 130},  {1, 1, 512, 9, 40}};
+                                       {1, 1, 160, 20, 70}, {1, 2, 5, 9, 130},  {1, 1, 512, 9, 40}, {0, 2, 40, 5, 5},
+                                       {2, 2, 24, 0, 9},    {2, 2, 24, 5, 0},   {1, 1, 1, 1, 4097}};
     for (const auto &s : shapes)
         for (unsigned with : {0u, 1u, 2u, 4u, 7u, 8u}) attention_case(b, s[0], s[1], s[2], s[3], s[4], with);
 }
@@ -273,6 +290,7 @@ int main() {
     test_linear(b);
     test_sparse(b);
     test_many_rows(b);
+    test_boundaries(b);
     test_rounding(b);
     test_conv(b);
     test_attention(b);

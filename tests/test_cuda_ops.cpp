@@ -1,5 +1,7 @@
 /* tests/test_cuda_ops.cpp - the CUDA backend's norms and memory-bound operations against the CPU's specification; also
  * with a host thread for each CUDA thread (CUDA_HOST_THREADS), where ThreadSanitizer watches the barriers. */
+#include <cstring>
+
 #include "tests/cuda_bed.h"
 
 static const size_t widths[] = {1, 2, 7, 31, 32, 33, 64, 320, 333, 1280};
@@ -30,6 +32,14 @@ static void test_layer_norm(bed &b) {
         }
     }
     if (SLOW) return;
+    /* no rows; a row far longer than a block is wide */
+    for (size_t rows : {(size_t)0, (size_t)2}) {
+        const floats x = random_numbers(rows * 70001, 0.3f, 1.7f, &seed);
+        same_on_both(b, {x, floats(x.size())}, 1, 3e-6f, label("layer_norm", {rows, 70001}),
+                     [=](rung_backend *be, const std::vector<float *> &p) {
+                         be->ops->layer_norm(be, p[1], p[0], rows, 70001, NULL, NULL, 1e-6f, NULL, NULL, 0, 1);
+                     });
+    }
     /* a large mean must not cancel */
     const floats far = random_numbers(40 * 320, 1e4f, 1.7f, &seed);
     same_on_both(b, {far, floats(far.size())}, 1, 3e-6f, "layer_norm, mean 1e4",
@@ -85,7 +95,8 @@ static void test_group_norm(bed &b) {
 
 static void test_elementwise(bed &b) {
     uint64_t seed = 3;
-    for (size_t n : {(size_t)0, (size_t)1, (size_t)255, (size_t)1000}) {
+    /* the last: one more than a launch has threads (MOST_BLOCKS * NT) */
+    for (size_t n : {(size_t)0, (size_t)1, (size_t)255, (size_t)257, (size_t)1000, ((size_t)1 << 21) + 1}) {
         if (SLOW && n != 1) continue;
         const floats x = random_numbers(n, 0, 6, &seed), z = random_numbers(n, 0, 1, &seed);
         for (int act = RUNG_ACT_NONE; act <= RUNG_ACT_QUICK_GELU; act++)
@@ -111,21 +122,42 @@ static void test_elementwise(bed &b) {
                      });
 }
 
+/* A table of every dtype, rows of an odd number of codes, with and without factors; bit for bit. */
 static void test_lookup(bed &b) {
+    enum { ROWS = 10, N = 13 };
     uint64_t seed = 4;
-    const floats rows = exact_numbers(10 * 12, &seed);
-    std::vector<uint16_t> halves;
-    for (float v : rows) halves.push_back(rung_f32_to_f16(v));
-    const rung_tensor tables[] = {tensor_of(RUNG_F32, {10, 12}, rows.data()),
-                                  tensor_of(RUNG_F16, {10, 12}, halves.data())};
-    const int32_t ids[] = {3, 0, 9, 3, 7};
-    for (const rung_tensor &t : tables)
-        same_on_both(b, {floats(5 * 12)}, 0, 0, "lookup", [&](rung_backend *be, const std::vector<float *> &p) {
-            rung_table *table = NULL;
-            rung_err e = {};
-            if (CHECK(be->ops->table_open(be, &table, &t, &e) == RUNG_OK)) be->ops->lookup(be, p[0], table, ids, 5);
-            be->ops->table_close(be, &table);
-        });
+    const floats numbers = exact_numbers(ROWS * N, &seed), scale = random_numbers(ROWS, 0, 2, &seed);
+    static const int32_t ids[] = {3, 0, 9, 3, 7};
+    for (int type = RUNG_F64; type <= RUNG_F5_E2M2; type++) {
+        std::vector<unsigned char> bytes(ROWS * N * 8);
+        for (size_t i = 0; i < ROWS * N; i++) {
+            const double d = numbers[i];
+            const uint16_t h = type == RUNG_F16 ? rung_f32_to_f16(numbers[i]) : rung_f32_to_bf16(numbers[i]);
+            if (type == RUNG_F64) memcpy(&bytes[i * 8], &d, 8);
+            if (type == RUNG_F32) memcpy(&bytes[i * 4], &numbers[i], 4);
+            if (type == RUNG_F16 || type == RUNG_BF16) memcpy(&bytes[i * 2], &h, 2);
+            if (type > RUNG_BF16) bytes[i] = (unsigned char)(i * 89 + 7) & 0xbb; /* no NaN in eight bits */
+        }
+        for (bool scaled : {false, true}) {
+            rung_tensor t = tensor_of((rung_dtype)type, {ROWS, N}, bytes.data());
+            t.scale = scaled ? scale.data() : NULL;
+            for (size_t rows : {(size_t)5, (size_t)1, (size_t)0})
+                same_on_both(b, {floats(5 * N)}, 0, 0, label("lookup", {(size_t)type, scaled, rows}),
+                             [&](rung_backend *be, const std::vector<float *> &p) {
+                                 rung_table *table = NULL;
+                                 rung_err e = {};
+                                 if (CHECK(be->ops->table_open(be, &table, &t, &e) == RUNG_OK))
+                                     be->ops->lookup(be, p[0], table, ids, rows);
+                                 be->ops->table_close(be, &table);
+                             });
+        }
+        if (SLOW) return;
+    }
+    const rung_tensor whole = tensor_of(RUNG_I32, {ROWS, N}, numbers.data());
+    const rung_tensor flat = tensor_of(RUNG_F32, {ROWS}, numbers.data());
+    rung_table *table = NULL;
+    CHECK(b.gpu->ops->table_open(b.gpu, &table, &whole, NULL) == RUNG_EFORMAT && !table);
+    CHECK(b.gpu->ops->table_open(b.gpu, &table, &flat, NULL) == RUNG_ESHAPE && !table);
 }
 
 /* What a sampling step is made of; torch.manual_seed(0); torch.randn(10, device="cuda") and its second call. */

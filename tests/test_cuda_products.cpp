@@ -17,6 +17,10 @@ static void test_shapes(product_kind kind) {
     static const size_t ks[] = {1, 5, 8, 36, 63, 64, 65, 120, 129, 320};
     for (size_t k : ks) expect_exact({kind, 5, 70, k, 1, k % 2 == 0, 0.4});
     for (size_t n : {320u, 640u, 1280u}) expect_exact({kind, 2, n, n, 1, false, 0.4});
+    for (size_t one : {1u, 2u}) expect_exact({kind, one, 1, 1});
+    expect_exact({kind, 3, 66, 20011, 1, false, 0.4});
+    expect_exact({kind, 1, 66, 20011, 16, true, 0.4});
+    for (unsigned splits : {1u, 3u}) expect_exact({kind, 0, 70, 200, splits, false, 0.4});
 }
 
 static void test_splits(product_kind kind) {

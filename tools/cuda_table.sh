@@ -96,7 +96,7 @@ estimates() {
         attention("self-attention, T5-XXL", 2, 64, 120, 120, 64, 64)
         product("TC-FPx, time embedding", 2, 1280, 1280, 0.75)
         product("TC-FPx, T5-XXL feed-forward", 120, 10240, 4096, 0.75)
-        product("TC-FPx, U-Net feed-forward", 8192, 2560, 320, 0.75)
+        product("six bits expanded to f16, U-Net feed-forward", 8192, 2560, 320, 0.75 + 2 + 2)
         product("f16 weights, time embedding", 2, 1280, 1280, 2)
         product("Tiled-CSL 90% zeros", 16, 4096, 4096, 0.4)
         product("bitmap + six bits, 50% zeros", 16, 4096, 4096, 0.512)

@@ -3,7 +3,6 @@
 
 #include "kernels/base/pages.h"
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/row_table.h"
 
 static void backend_close(rung_backend *be) {
     free(cpu_of(be)->room);
@@ -45,8 +44,8 @@ static const rung_backend_ops cpu_table = {
     .linear_close = cpu_linear_close,
     .conv_open = cpu_conv_open,
     .conv_close = cpu_conv_close,
-    .table_open = row_table_open,
-    .table_close = row_table_close,
+    .table_open = cpu_table_open,
+    .table_close = cpu_table_close,
     .linear = cpu_linear,
     .conv = cpu_conv,
     .attention = cpu_attention,

@@ -61,5 +61,7 @@ void cpu_combine(rung_backend *be, float *y, const rung_term *terms, size_t coun
 void cpu_normal(rung_backend *be, float *y, size_t n, uint64_t seed, uint64_t offset);
 
 /* table.c */
+rung_status cpu_table_open(rung_backend *be, rung_table **out, const rung_tensor *t, rung_err *err);
+void cpu_table_close(rung_backend *be, rung_table **t);
 void cpu_lookup(rung_backend *be, float *y, const rung_table *t, const int32_t *ids, size_t rows);
 #endif

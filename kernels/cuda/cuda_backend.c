@@ -2,7 +2,6 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_tc.h"
-#include "kernels/row_table.h"
 
 #define P(p) cuda_key_of(p)
 #define F(f) cuda_key_bits(f)
@@ -145,8 +144,8 @@ const rung_backend_ops cuda_operations = {
     .linear_close = cuda_linear_close,
     .conv_open = cuda_conv_open,
     .conv_close = cuda_conv_close,
-    .table_open = row_table_open,
-    .table_close = row_table_close,
+    .table_open = cuda_table_open,
+    .table_close = cuda_table_close,
     .linear = cuda_linear,
     .conv = cuda_conv,
     .attention = device_attention,

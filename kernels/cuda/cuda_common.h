@@ -18,6 +18,13 @@ static inline unsigned blocks_for(size_t n) {
 /* for each element i < n of a kernel launched with blocks_for(n), NT */
 #define EACH(i, n) for (size_t i = (size_t)blockIdx.x * NT + threadIdx.x; i < (n); i += (size_t)gridDim.x * NT)
 
+enum { E3M2_BITS = 6 };
+
+/* The bits S EEE MM are those of an f16 with a smaller exponent bias: 2^12 puts it right, exactly, subnormals too. */
+static __device__ inline float e3m2_value(unsigned code) {
+    return __half2float(__ushort_as_half((unsigned short)((code & 32) << 10 | (code & 31) << 8))) * 4096.0f;
+}
+
 static __device__ inline float apply_act(float v, rung_act act) {
     switch (act) {
     case RUNG_ACT_RELU:

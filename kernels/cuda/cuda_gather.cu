@@ -3,8 +3,6 @@
  * thread, so that 16-bit ones are stored four bytes at a time. All: grid blocks_for(outputs / 2), block NT. */
 #include "kernels/cuda/cuda_common.h"
 
-enum { E3M2_BITS = 6 };
-
 /* A pair of numbers to y[2i], y[2i + 1]; the largest f16 is 65504, 65520 rounds to infinity. */
 static __device__ inline void store_pair(void *y, cuda_x_kind kind, size_t i, float a, float b, unsigned *range) {
     if (kind == CUDA_X_F32) {
@@ -50,11 +48,6 @@ __global__ void patches(void *y, cuda_x_kind kind, cuda_patches p, size_t first,
         }
         store_pair(y, kind, i, a, b, range);
     }
-}
-
-/* The bits S EEE MM are those of an f16 with a smaller exponent bias: 2^12 puts it right, exactly, subnormals too. */
-static __device__ inline float e3m2_value(unsigned code) {
-    return __half2float(__ushort_as_half((unsigned short)((code & 32) << 10 | (code & 31) << 8))) * 4096.0f;
 }
 
 /* One thread: 4 codes, 3 bytes, most significant bits first. */

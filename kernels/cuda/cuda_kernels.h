@@ -45,6 +45,17 @@ void cuda_k_copy2d(cudaStream_t s, float *dst, size_t dst_row, const float *src,
 void cuda_k_unpatchify(cudaStream_t s, float *y, const float *x, size_t batch, size_t gh, size_t gw, size_t p,
                        size_t ch);
 
+/* Rows to look up, as they are stored; E3M2: a stream of codes (kernels/base/fp6.h). */
+typedef enum { CUDA_ROWS_F32, CUDA_ROWS_F16, CUDA_ROWS_BF16, CUDA_ROWS_E3M2 } cuda_row_kind;
+typedef struct {
+    const void *numbers; /* [rows, n] */
+    const float *scale;  /* f32 [rows]; NULL: 1 */
+    cuda_row_kind kind;
+    size_t n;
+} cuda_row_source;
+/** y [rows, n]: rows ids[0], ids[1], ... (device memory too). */
+void cuda_k_lookup(cudaStream_t s, float *y, const cuda_row_source *from, const int32_t *ids, size_t rows);
+
 /* ---- cuda_step.cu ---- */
 
 void cuda_k_sinusoids(cudaStream_t s, float *y, const float *t, size_t rows, size_t dim, bool flip, double shift);

@@ -215,5 +215,7 @@ rung_status cuda_conv_open(rung_backend *be, rung_conv **out, const rung_tensor 
 void cuda_conv_close(rung_backend *be, rung_conv **c);
 void cuda_conv(rung_backend *be, float *y, const float *x, const rung_conv *c, const rung_conv_args *a,
                const rung_epilogue *ep);
+rung_status cuda_table_open(rung_backend *be, rung_table **out, const rung_tensor *t, rung_err *err);
+void cuda_table_close(rung_backend *be, rung_table **t);
 void cuda_lookup(rung_backend *be, float *y, const rung_table *t, const int32_t *ids, size_t rows);
 #endif

@@ -1,10 +1,8 @@
 /* kernels/cuda/cuda_transfer.c - host memory to the device and back, through pinned memory and without waiting. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/size.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/row_table.h"
 
 rung_status cuda_staging_open(cuda_backend *c, rung_err *err) {
     for (int i = 0; i < STAGING_CHUNKS; i++) {
@@ -87,19 +85,4 @@ void cuda_download_to(rung_backend *be, void *host_dst, const void *src, size_t 
 void cuda_downloads_finish(cuda_backend *c) {
     for (size_t i = 0; i < c->download_count; i++)
         memcpy(c->downloads[i].host, c->downloads[i].pinned, c->downloads[i].bytes);
-}
-
-/* Tables stay in the mapped file: the few rows of a prompt are converted on the host. */
-void cuda_lookup(rung_backend *be, float *y, const rung_table *t, const int32_t *ids, size_t rows) {
-    cuda_backend *c = cuda_of(be);
-    float *host = malloc(size_max(rows * t->n, 1) * sizeof *host);
-    if (host) {
-        for (size_t r = 0; r < rows; r++) row_table_read(t, ids[r], host + r * t->n);
-        cuda_upload(be, y, host, rows * t->n * sizeof *host);
-    } else {
-        pthread_mutex_lock(&c->lock);
-        cuda_fail(c, RUNG_ENOMEM, "no memory for %zu rows of a table", rows);
-        pthread_mutex_unlock(&c->lock);
-    }
-    free(host);
 }
