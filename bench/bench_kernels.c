@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "bench/bench_kernels.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "bench/fma_peak.h"
 #include "kernels/backend.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/pages.h"
 #include "kernels/base/size.h"
 
 double bench_now(void) {
@@ -68,6 +70,35 @@ double rung_bench_peak(rung_pool *pool, unsigned cpu) {
     return best / 1e9;
 }
 
+/* ---- the bandwidth ----------------------------------------------------------------------------------------------- */
+
+enum { COPY_PIECE = 1 << 15, COPY_RUNS = 7 };
+
+struct copy_job {
+    char *to, *from;
+};
+
+static void copy_task(void *arg, size_t task, void *scratch) {
+    (void)scratch;
+    const struct copy_job *j = arg;
+    memcpy(j->to + task * COPY_PIECE, j->from + task * COPY_PIECE, COPY_PIECE);
+}
+
+double rung_bench_copy(rung_pool *pool, size_t bytes) {
+    const size_t pieces = size_div_up(bytes, 2 * COPY_PIECE);
+    struct copy_job j = {rung_pages_alloc(pieces * COPY_PIECE), rung_pages_alloc(pieces * COPY_PIECE)};
+    double best = 0;
+    for (int run = 0; j.to && j.from && run <= COPY_RUNS; run++) {
+        if (run == 0) memset(j.from, 1, pieces * COPY_PIECE);
+        const double start = bench_now();
+        rung_pool_run(pool, copy_task, &j, pieces);
+        best = fmax(best, 2e-9 * COPY_PIECE * (double)pieces / (bench_now() - start));
+    }
+    free(j.to);
+    free(j.from);
+    return best;
+}
+
 /* ---- the shapes -------------------------------------------------------------------------------------------------- */
 
 /* kernel 0: a linear layer of m rows, else a convolution of `m` pictures of side x side (after enlargement). */
@@ -90,6 +121,8 @@ static const shape shapes[] = {
     {2048, 640, 640, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_NONE, false},
     {512, 10240, 1280, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_GEGLU, false},
     {154, 1280, 768, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_NONE, false},
+    {77, 768, 768, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_NONE, false},
+    {64, 1280, 1280, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_NONE, false},
     {2, 1280, 320, 0, 0, 0, RUNG_STORE_F16, RUNG_ACT_SILU, false},
     /* a small transformer: 64 to 256 tokens, a guidance pair */
     {512, 288, 288, 0, 0, 0, RUNG_STORE_FP6, RUNG_ACT_NONE, false},

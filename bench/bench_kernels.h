@@ -14,6 +14,7 @@ typedef struct {
                          the peak */
     double peak_gflops; /* of all threads, measured just before */
     double gbps;        /* bytes that must move / seconds: packed weights (products), else what is read and written */
+    double copy_gbps;   /* what copying as many bytes reaches, measured just before; 0: not measured */
     double bytes_each;  /* that a weight takes in memory, scales and all; 0: not measured */
 } rung_bench_row;
 
@@ -22,6 +23,9 @@ typedef void rung_bench_row_fn(void *arg, const rung_bench_row *row);
 /** FMAs in registers on all threads of the pool; best of a few runs. `cpu` without AVX2: one scalar FMA unit's worth.
  */
 double rung_bench_peak(rung_pool *pool, unsigned cpu);
+
+/** GB/s at which all threads of the pool copy bytes / 2, read and written counted: best of a few runs. 0: no memory. */
+double rung_bench_copy(rung_pool *pool, size_t bytes);
 
 /**
  * Measures every shape whose name contains `filter` (NULL: all but the table of weights, which takes a minute) for

@@ -163,6 +163,7 @@ rung_status bench_ops(rung_pool *pool, unsigned cpu, const char *filter, double 
         if (filter && !strstr(name, filter)) continue;
         ++*found;
         rung_bench_row row = {.name = name, .isa = rung_cpu_name(cpu), .peak_gflops = rung_bench_peak(pool, cpu)};
+        if (operations(&shapes[i]) == 0) row.copy_gbps = rung_bench_copy(pool, (size_t)bytes(&shapes[i]));
         st = measure(&shapes[i], be, seconds, &row, err);
         if (st == RUNG_OK) give(arg, &row);
     }

@@ -391,8 +391,8 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
     const cli_options *o = arg;
     if (o->json) {
         printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g,"
-               "\"bytes_each\":%.6g}\n",
-               r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps, r->bytes_each);
+               "\"copy_gbps\":%.6g,\"bytes_each\":%.6g}\n",
+               r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps, r->copy_gbps, r->bytes_each);
     } else if (r->gflops > 0 && r->peak_gflops == 0) {
         printf("%-44s %-7s %10.4f ms %10.1f GFLOPS %20.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gflops,
                r->gbps);
@@ -402,7 +402,9 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
         if (r->bytes_each > 0) printf("  %.3f B/weight", r->bytes_each);
         putchar('\n');
     } else {
-        printf("%-44s %-7s %10.3f ms %38.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gbps);
+        printf("%-44s %-7s %10.3f ms %38.1f GB/s", r->name, r->isa, 1e3 * r->seconds, r->gbps);
+        if (r->copy_gbps > 0) printf("  %.0f%% of a copy", 100 * r->gbps / r->copy_gbps);
+        putchar('\n');
     }
     fflush(stdout);
 }

@@ -15,6 +15,7 @@ static void count_op(void *arg, const rung_bench_row *row) {
     *(int *)arg += 1;
     CHECK(row->seconds > 0 && row->seconds < 60 && row->peak_gflops > 0 && row->gbps > 0);
     CHECK((row->gflops > 0) == (strstr(row->name, "attention") != NULL)); /* the others are measured in bytes */
+    CHECK((row->copy_gbps > 0) == (row->gflops == 0));
 }
 
 int main(void) {

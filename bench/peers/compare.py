@@ -1,11 +1,11 @@
 """rung beside other engines on the same weights, one after another, each in a process of its own.
 
     python bench/peers/make_sd15.py /tmp/sd15
-    python bench/peers/compare.py /tmp/sd15 [--size 512] [--threads 2] [--engines rung,torch,openvino] [--out FILE]
+    python bench/peers/compare.py /tmp/sd15 [--size 512] [--threads 2] [--engines rung,torch,openvino,sdcpp] [--out FILE]
 
 prints a table: seconds, peak memory, and how many times as long as rung each engine takes. Results go to FILE as JSON
 lines; a row that FILE has already is not measured again, so that a long comparison can be made in parts. The program is
-RUNG (build/rung). Needs torch and diffusers; openvino where it is asked for.
+RUNG (build/rung). Needs torch and diffusers; openvino and stable-diffusion-cpp-python where they are asked for.
 """
 import argparse
 import json
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--engines", default="rung,torch,openvino")
+    parser.add_argument("--engines", default="rung,torch,openvino,sdcpp")
     parser.add_argument("--stages", default="unet,vae")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()

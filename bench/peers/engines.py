@@ -3,8 +3,10 @@
     python bench/peers/engines.py ENGINE MODEL STAGE SIZE THREADS REPEAT
 
 prints one JSON object: seconds (best of REPEAT runs after a first one), peak_rss_bytes, version. Stages: `unet`, one
-call of the denoiser on a guidance pair, SIZE / 8 latent cells a side and 77 rows of text; `vae`, one picture decoded.
+call of the denoiser on a guidance pair, SIZE / 8 latent cells a side and 77 rows of text; `vae`, one picture decoded
+(by stable-diffusion.cpp once, without a first run: its decoder keeps nothing from one picture to the next).
 """
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -99,6 +101,28 @@ def run_rung(model, stage, size, threads, repeat, kept=None):
     return seconds, version
 
 
+def run_sdcpp(model, stage, size, threads, repeat):
+    """Its own log and callback tell the times; it draws whole pictures, from a prompt."""
+    import io
+    import re
+    import stable_diffusion_cpp
+    log, steps = io.StringIO(), []
+    version = f"stable-diffusion.cpp ({importlib.metadata.version('stable-diffusion-cpp-python')})"
+
+    def on_step(step, total, seconds):
+        steps.append(seconds)
+        if stage == "unet" and len(steps) > repeat:  # there is no way to stop it before it decodes
+            report(stage, min(steps[1:]), version)
+            sys.stdout.flush()
+            os._exit(0)
+
+    sys.stderr = log
+    engine = stable_diffusion_cpp.StableDiffusion(model_path=str(model), vae_decode_only=True, n_threads=threads)
+    engine.generate_image("a red apple", width=size, height=size, sample_method="euler", progress_callback=on_step,
+                          sample_steps=repeat + 1 if stage == "unet" else 1, cfg_scale=7 if stage == "unet" else 1)
+    return min(float(t) for t in re.findall(r"latent \d+ decoded, taking ([\d.]+)s", log.getvalue())), version
+
+
 ENGINES = {
     "rung": run_rung,
     "rung-fp6": lambda *a: run_rung(*a, kept="fp6"),
@@ -106,15 +130,20 @@ ENGINES = {
     "torch-bf16": lambda *a: run_torch(*a, dtype="bfloat16"),
     "openvino": run_openvino,
     "openvino-bf16": lambda *a: run_openvino(*a, precision="bf16"),
+    "sdcpp": run_sdcpp,
 }
+
+
+def report(stage, seconds, version):
+    engine, _, _, size, threads = sys.argv[1:6]
+    who = resource.RUSAGE_CHILDREN if engine.startswith("rung") else resource.RUSAGE_SELF
+    print(json.dumps({"engine": engine, "stage": stage, "size": int(size), "threads": int(threads), "seconds": seconds,
+                      "peak_rss_bytes": resource.getrusage(who).ru_maxrss * 1024, "version": version}))
 
 
 def main():
     engine, model, stage, size, threads, repeat = sys.argv[1:7]
-    seconds, version = ENGINES[engine](pathlib.Path(model), stage, int(size), int(threads), int(repeat))
-    who = resource.RUSAGE_CHILDREN if engine.startswith("rung") else resource.RUSAGE_SELF
-    print(json.dumps({"engine": engine, "stage": stage, "size": int(size), "threads": int(threads), "seconds": seconds,
-                      "peak_rss_bytes": resource.getrusage(who).ru_maxrss * 1024, "version": version}))
+    report(stage, *ENGINES[engine](pathlib.Path(model), stage, int(size), int(threads), int(repeat)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What Winograd costs in precision: the U-Net's prediction with and without --exact, against PyTorch.
 
-    python bench/peers/error_budget.py /tmp/sd15 [--size 256] [--threads 2]
+    python bench/peers/error_budget.py /tmp/sd15 [--size 256] [--threads 2] [--f64]
 
 One Euler step to sigma 0 leaves x - sigma * prediction, so the final latents give the prediction back. The reference is
-diffusers' network in f32 without Winograd (its own error is some 1e-6). Prints the relative L2 distances.
+diffusers' network in f32 without Winograd (its own error is some 1e-6), or in f64 for a U-Net that fits (make_sd15.py
+--width 64). Prints the relative L2 distances, last that of rung with and without Winograd.
 """
 import argparse
 import os
@@ -21,6 +22,7 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--f64", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
@@ -45,10 +47,12 @@ def main():
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             found[name] = (x - torch.from_numpy(np.load(folder / "latents.npy"))) / sigma
     scaled = scheduler.scale_model_input(x, scheduler.timesteps[0])
-    unet = UNet2DConditionModel.from_pretrained(args.model / "unet", torch_dtype=torch.float32)
-    want = unet(scaled, scheduler.timesteps[0], encoder_hidden_states=embeds).sample
+    dtype = torch.float64 if args.f64 else torch.float32
+    unet = UNet2DConditionModel.from_pretrained(args.model / "unet", torch_dtype=dtype)
+    want = unet(scaled.to(dtype), scheduler.timesteps[0], encoder_hidden_states=embeds.to(dtype)).sample
     for name, got in found.items():
         print(f"{name}: {((got - want).norm() / want.norm()).item():.2e}")
+    print(f'between: {((found["winograd"] - found["exact"]).norm() / found["exact"].norm()).item():.2e}')
 
 
 if __name__ == "__main__":

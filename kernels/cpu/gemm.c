@@ -40,6 +40,7 @@ struct job {
     size_t kc;                  /* k of a block */
     bool thin, geglu;
     bool in_place; /* A is read where it lies */
+    bool direct;   /* sums are the output, and are made where it lies */
 };
 
 /* A task under way, and what it has in its worker's scratch. */
@@ -50,7 +51,7 @@ struct work {
     const float *a; /* [rows][lda] */
     float *copy;    /* of A where it is not read in place */
     float *panel;   /* [kn][nr] */
-    float *c;       /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels */
+    float *c;       /* [rows][ldc]: the sums of the value panels, then (GEGLU) of the gate panels; or y itself */
     size_t lda, ldc;
 };
 
@@ -68,6 +69,9 @@ static void lay_out(struct work *s, void *scratch) {
     s->a = s->copy = scratch;
     s->panel = s->copy + (j->in_place ? 0 : j->rows * s->lda);
     s->c = s->panel + (j->thin ? 0 : GEMM_KC * j->k->nr);
+    if (!j->direct) return;
+    s->ldc = j->out.y_cols;
+    s->c = j->out.y + s->row0 * s->ldc + s->col0;
 }
 
 /* Sums of a panel over this block; rows r0.. of the task. */
@@ -107,7 +111,7 @@ static void sum_panels(const struct work *s, float *c, size_t panel0, size_t pan
             const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r, at = r * s->ldc + p * k->nr;
             if (finish) prefetch_out(&s->j->out, s->row0 + r, rows, s->col0 + p * k->nr);
             sum_tile(s, panel0 + p, b, c + at, r, rows);
-            if (finish)
+            if (finish && !s->j->direct)
                 k->store(&s->j->out, c + at, gates ? gates + at : NULL, s->ldc, s->row0 + r, rows, s->col0 + p * k->nr,
                          size_min(k->nr, s->cols - p * k->nr));
         }
@@ -153,6 +157,14 @@ static bool reads_in_place(const struct job *j) {
     return j->k->mr <= 8 || j->src->stride % 1024 != 0;
 }
 
+/* No epilogue, whole panels, and rows that do not meet in the same sets of L1, as above. */
+static bool sums_are_output(const gemm_out *o, size_t nr) {
+    const rung_epilogue *e = o->ep;
+    const bool plain = e->act == RUNG_ACT_NONE && (e->out_scale == 0 || e->out_scale == 1) && !e->sample_add &&
+                       !e->gate && !e->residual && !o->w->bias && !o->w->scale;
+    return plain && o->y_cols % nr == 0 && o->y_cols % 1024 != 0;
+}
+
 /* Tasks by shape alone: how many workers there are must not show in the result. */
 static void split(struct job *j) {
     const size_t mr = j->k->mr, panels = size_div_up(j->out.y_cols, j->k->nr);
@@ -187,6 +199,7 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
     }
     j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->thin_rows);
     j.in_place = reads_in_place(&j);
+    j.direct = sums_are_output(&j.out, j.k->nr);
     split(&j);
     rung_pool_run(be->pool, task, &j, j.row_blocks * j.col_blocks);
 }
