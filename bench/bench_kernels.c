@@ -145,7 +145,9 @@ static const shape shapes[] = {
     {2, 1280, 1280, 3, 8, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
     {2, 320, 640, 1, 64, 1, RUNG_STORE_F16, RUNG_ACT_NONE, false},
     {1, 512, 512, 3, 64, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
-    {1, 128, 128, 3, 256, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
+    {1, 512, 512, 3, 128, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
+    {1, 256, 256, 3, 256, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
+    {1, 128, 128, 3, 512, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
 };
 
 static const char *store_name(rung_store s) {

@@ -104,7 +104,7 @@ static void tiles(const gemm_kernels *k) {
         for (size_t i = 0; i < (rows - 1) * GEMM_LDA + DEPTH; i++) a.p[i] = rnd(&seed);
         for (size_t i = 0; i < DEPTH * k->nr; i++) b.p[i] = rnd(&seed);
         for (int add = 0; add <= 1; add++) {
-            k->tile(rows, DEPTH, a.p, GEMM_LDA, b.p, c.p, LDC, add);
+            k->tile(rows, DEPTH, a.p, GEMM_LDA, b.p, c.p, LDC, add, b.p);
             double worst = 0;
             for (size_t i = 0; i < rows * k->nr; i++) {
                 const size_t r = i / k->nr, col = i % k->nr;

@@ -24,29 +24,27 @@ static inline ptrdiff_t conv_coordinate(size_t p, size_t pad, size_t up, size_t 
     return (ptrdiff_t)(up == size ? p - pad : (p - pad) * size / up);
 }
 
-/** Which Winograd, F(4x4, 3x3) or F(2x2, 3x3), is expected to be fastest: 4, 2; 0: none, or none fits. */
+/** Which Winograd, F(6x6, 3x3), F(4x4, 3x3) or F(2x2, 3x3), is expected to be fastest: 6, 4, 2; 0: none, or none fits.
+ */
 size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v);
-/** The convolution by F(out x out, 3x3), out 4 or 2. Source: Lavin & Gray 2015. */
+/** The convolution by F(out x out, 3x3), out 6, 4 or 2. Source: Lavin & Gray 2015. */
 void conv_winograd(cpu_backend *be, float *y, const conv_view *v, size_t out, const rung_epilogue *ep);
 
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
-enum { WINO_MOST_OUT = 4, WINO_MOST_IN = 6 };
+enum { WINO_MOST_OUT = 6, WINO_MOST_IN = 8 };
 
 typedef struct {
     size_t out; /* a tile is out x out pixels, its patch (out + 2)^2 pixels and so many points */
-    /**
-     * n channels from c0 on of the patch of one tile to its points. px: the patch's pixels at channel 0, row by row;
-     * NULL: padding. Point p begins at v + p * stride and has room for n rounded up to a vector. scale, shift: f32, of
-     * channel 0 on, or NULL; then act (NONE, SILU).
-     */
-    void (*input)(float *v, size_t stride, const float *const *px, size_t c0, size_t n, const float *scale,
-                  const float *shift, rung_act act);
+    /** n channels of the patch of one tile to its points. px: the patch's pixels, row by row. Point p begins at
+     * v + p * stride and has room for n rounded up to a vector. */
+    void (*input)(float *v, size_t stride, const float *const *px, size_t n);
     /** Taps w[0..8], f32 [n] each, to the points: point p begins at u + p * stride; n a multiple of the vector. */
     void (*weights)(float *u, size_t stride, const float *const *w, size_t n);
     /** y [out, out, n] from the sums m: point p begins at m + p * stride; n a multiple of the vector. */
     void (*output)(float *y, const float *m, size_t stride, size_t n);
 } winograd_kernels;
 
-extern const winograd_kernels winograd4_avx2, winograd4_avx512, winograd2_avx2, winograd2_avx512;
+extern const winograd_kernels winograd6_avx2, winograd6_avx512, winograd4_avx2, winograd4_avx512, winograd2_avx2,
+    winograd2_avx512;
 #endif

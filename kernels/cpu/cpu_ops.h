@@ -12,11 +12,11 @@ typedef struct {
     rung_pool *pool; /* borrowed */
     unsigned cpu;    /* RUNG_CPU_* to use */
     bool exact;      /* no Winograd: convolutions sum as the definition does */
-    float *room;     /* [WINO_ROOM], a Winograd convolution's transformed input; untouched until there is one */
+    float *room;     /* [WINO_ROOM], a Winograd convolution's transformed input and weights; resident as far as used */
     pthread_mutex_t room_lock;
 } cpu_backend;
 
-enum { WINO_ROOM = 4 << 20 }; /* floats: 16 MiB */
+enum { WINO_ROOM = 16 << 20 }; /* floats: 64 MiB */
 
 static inline cpu_backend *cpu_of(rung_backend *be) { return (cpu_backend *)be; }
 

@@ -75,13 +75,14 @@ static void lay_out(struct work *s, void *scratch) {
 }
 
 /* Sums of a panel over this block; rows r0.. of the task. */
-static void sum_tile(const struct work *s, size_t panel, const float *b, float *c, size_t r0, size_t rows) {
+static void sum_tile(const struct work *s, size_t panel, const float *b, float *c, size_t r0, size_t rows,
+                     const void *ahead) {
     const gemm_kernels *k = s->j->k;
     const float *a = s->a + r0 * s->lda;
     if (s->j->thin)
         k->thin(s->j->out.w, panel, s->k0, s->kn, a, s->lda, rows, c, s->ldc, s->k0 > 0);
     else
-        k->tile(rows, s->kn, a, s->lda, b, c, s->ldc, s->k0 > 0);
+        k->tile(rows, s->kn, a, s->lda, b, c, s->ldc, s->k0 > 0, ahead);
 }
 
 /* Output and residual come from memory while the tile is summed. */
@@ -93,6 +94,14 @@ static void prefetch_out(const gemm_out *o, size_t row, size_t rows, size_t col)
         __builtin_prefetch(o->ep->residual + i);
         __builtin_prefetch(o->ep->residual + i + 16);
     }
+}
+
+/* Where the packed weights lie that are expanded after this panel's: the next panel of the block, or the next block. */
+static const void *next_weights(const struct work *s, size_t panel, bool last) {
+    const gemm_weights *w = s->j->out.w;
+    if (w->sparse || s->j->thin) return s->a;
+    const size_t k = last ? s->k0 + s->kn : s->k0;
+    return w->panels + (last ? s->col0 / w->nr : panel + 1) * w->panel_bytes + w->panel_bytes * k / w->k;
 }
 
 /* c [rows, panels] (+)= a W^T over the block. `finish`: the sums are complete and go to y while they are in L1; gates
@@ -110,7 +119,8 @@ static void sum_panels(const struct work *s, float *c, size_t panel0, size_t pan
         for (size_t t = 0; t < tiles; t++) { /* tiles of equal height */
             const size_t r = s->rows * t / tiles, rows = s->rows * (t + 1) / tiles - r, at = r * s->ldc + p * k->nr;
             if (finish) prefetch_out(&s->j->out, s->row0 + r, rows, s->col0 + p * k->nr);
-            sum_tile(s, panel0 + p, b, c + at, r, rows);
+            const void *ahead = t == 0 ? next_weights(s, panel0 + p, p + 1 == panels) : b;
+            sum_tile(s, panel0 + p, b, c + at, r, rows, ahead);
             if (finish && !s->j->direct)
                 k->store(&s->j->out, c + at, gates ? gates + at : NULL, s->ldc, s->row0 + r, rows, s->col0 + p * k->nr,
                          size_min(k->nr, s->cols - p * k->nr));

@@ -87,8 +87,9 @@ typedef struct {
     size_t nr, mr;    /* a tile is up to mr rows of nr columns */
     size_t thin_rows; /* up to so many rows the weights' bandwidth is what counts: see thin */
     /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are lda floats apart. 1 <= rows <= mr. add: c has sums
-     * already. */
-    void (*tile)(size_t rows, size_t kn, const float *a, size_t lda, const float *b, float *c, size_t ldc, bool add);
+     * already. Meanwhile it asks for kn cache lines from `ahead` on, which may be any address, to come nearer. */
+    void (*tile)(size_t rows, size_t kn, const float *a, size_t lda, const float *b, float *c, size_t ldc, bool add,
+                 const float *ahead);
     /** The f16, bf16, FP6 or sparse panel, k0 .. k0 + kn, as f32 [kn, nr] (FP6: kn rounded up to its group). */
     void (*expand)(const gemm_weights *w, size_t panel, size_t k0, size_t kn, float *out);
     /** As tile, from the packed panel. rows <= thin_rows; FP6 reads a up to its group's end. */
