@@ -5,6 +5,7 @@
 
 #include "bench/bench_ops.h"
 #include "bench/ladder_models.h"
+#include "bench/slow_link.h"
 #include "unet/denoiser.h"
 
 /* A transformer and how many steps of it are measured. */
@@ -18,7 +19,7 @@ typedef struct {
 
 static const subject subjects[] = {
     {"icons", true, {0}, 2, 16, 12, 60},
-    {"pixart-xl/4", false, {16, 72, 4, 4096}, 1, 64, 120, 3}, /* of 28 layers: all are alike */
+    {"pixart-xl/8", false, {16, 72, 8, 4096}, 1, 64, 120, 3}, /* of 28 layers: all are alike */
 };
 
 enum { STANDARD, LADDER, PARALLEL, NO_COMM, MODES, MOST_STEPS = 64, REDUCES = 9 };
@@ -164,6 +165,7 @@ double bench_ladder_predict(size_t modules, double share) {
 static void report(const bed *b, const bench_ladder_options *o) {
     if (!o->row) return;
     const double module = b->step[NO_COMM] / (double)b->modules, lost = b->step[STANDARD] - b->step[NO_COMM];
+    const double waited = b->waited[STANDARD] / (double)b->modules; /* for one reduce that nothing hides */
     for (int m = 0; m < MODES; m++) {
         bench_ladder_row r = {.model = b->s->name,
                               .ranks = b->comm ? b->comm->size : 1,
@@ -174,7 +176,7 @@ static void report(const bed *b, const bench_ladder_options *o) {
                               .waited = b->waited[m],
                               .modules = b->modules,
                               .reduce = b->reduce,
-                              .reduce_share = b->reduce / module,
+                              .reduce_share = waited / module,
                               .reduce_bytes = b->floats * sizeof(float)};
         if (m == LADDER && b->comm && lost > 0) r.recovered = (b->step[STANDARD] - b->step[LADDER]) / lost;
         if (m == LADDER && b->comm) r.predicted = bench_ladder_predict(b->modules, r.reduce_share);
@@ -209,14 +211,28 @@ static rung_status run_subject(rung_comm *comm, rung_backend *be, const subject 
     return st;
 }
 
+/* *slow is NULL when `link` is but a name. */
+static rung_status simulate(rung_comm **slow, rung_comm *comm, const char *link, rung_err *err) {
+    static const char key[] = "simulated:";
+    char *end;
+    if (!comm || strncmp(link, key, sizeof key - 1) != 0) return RUNG_OK;
+    const double gbit = strtod(link + sizeof key - 1, &end);
+    if (*end || !(gbit >= 1e-3 && gbit <= 1e6))
+        return rung_fail(err, RUNG_EARG, "bench ladder: '%s', wanted simulated:N with N in Gbit/s", link);
+    return slow_link_open(slow, comm, gbit * 1e9 / 8, err);
+}
+
 rung_status bench_ladder_run(rung_comm *comm, rung_pool *pool, unsigned cpu, const bench_ladder_options *o,
                              rung_err *err) {
     rung_backend *be;
+    rung_comm *slow = NULL;
     RUNG_TRY(rung_cpu_backend_open(&be, pool, cpu, err));
     if (comm) rung_pool_poll(pool, rung_comm_progress, comm);
-    rung_status st = RUNG_OK;
+    rung_status st = simulate(&slow, comm, o->link, err);
+    if (slow) comm = slow;
     for (size_t i = 0; !st && i < sizeof subjects / sizeof *subjects; i++)
         st = run_subject(comm, be, &subjects[i], o, err);
+    rung_comm_close(&slow);
     rung_backend_close(&be);
     return st;
 }

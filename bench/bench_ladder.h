@@ -6,14 +6,14 @@
 #include "kernels/base/pool.h"
 
 typedef struct {
-    const char *model; /* "icons", "pixart-xl/4": with 4 of its 28 layers, random weights */
+    const char *model; /* "icons", "pixart-xl/8": with 8 of its 28 layers, random weights */
     int ranks;
     const char *link, *progress;
     const char *mode;    /* "standard", "ladder", "parallel", "no-comm" */
     double step, waited; /* seconds: median of a step, and what rank 0 waited for transfers in it */
     size_t modules;      /* of a step */
     double reduce;       /* seconds of one module's reduce with nothing beside it */
-    double reduce_share; /* reduce / what a module computes (a step without reduces, by modules) */
+    double reduce_share; /* what a standard module waits for its reduce / what it computes (a step without reduces) */
     size_t reduce_bytes;
     double recovered; /* (standard - ladder) / (standard - no-comm), in the ladder's row; else 0 */
     double predicted; /* the same from reduce_share alone, for one link that serves reduces in order */
@@ -22,13 +22,14 @@ typedef struct {
 typedef void bench_ladder_row_fn(void *arg, const bench_ladder_row *row);
 
 typedef struct {
-    const char *model, *link, *progress; /* the shipped model's folder; names for the rows */
-    bench_ladder_row_fn *row;            /* NULL: this rank gives none */
+    /* The shipped model's folder; names for the rows. Link "simulated:4": one of 4 Gbit/s is (bench/slow_link.h). */
+    const char *model, *link, *progress;
+    bench_ladder_row_fn *row; /* NULL: this rank gives none */
     void *arg;
 } bench_ladder_options;
 
 /** Every rank calls it. Weights of random networks are written under $TMPDIR and removed. Modes take turns, step by
- *  step. comm NULL: one rank. RUNG_EIO, RUNG_ENOMEM, RUNG_EPEER. */
+ *  step. comm NULL: one rank. RUNG_EARG (the link's rate), RUNG_EIO, RUNG_ENOMEM, RUNG_EPEER. */
 rung_status bench_ladder_run(rung_comm *comm, rung_pool *pool, unsigned cpu, const bench_ladder_options *o,
                              rung_err *err);
 

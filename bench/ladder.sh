@@ -2,6 +2,8 @@
 # bench/ladder.sh RUNG [RATE...] - rung bench ladder on real links: one rank, two ranks over shared memory, two ranks in
 # two network namespaces joined by a veth pair whose rate is limited by tc tbf (default rates: 1gbit 4gbit 10gbit), with
 # MPI over TCP. Options for rung in $OPTIONS (--json, --parallel progress=thread). Needs root and iproute2 for the links.
+# LINKS_ONLY=1: only these. SIMULATED="2 4": rates in Gbit/s that are simulated over shared memory. RUNG_CPU=avx2: modules
+# compute half as fast, messages go as they did.
 set -eu
 rung=$(realpath "$1")
 shift
@@ -20,6 +22,11 @@ if [ -z "${LINKS_ONLY:-}" ]; then
     taskset -c 0 "$rung" bench ladder -t 1 ${OPTIONS:-}
     mpirun --bind-to core -n 2 "$rung" bench ladder "shared memory" -t 1 ${OPTIONS:-}
 fi
+
+for rate in ${SIMULATED:-}; do
+    mpirun --bind-to core -n 2 "$rung" bench ladder "simulated:$rate" -t 1 ${OPTIONS:-}
+done
+[ "$1" != none ] || exit 0
 
 ip netns add $a 2>/dev/null || { echo "SKIP: no network namespaces here (root and iproute2 are needed)" >&2; exit 0; }
 ip netns add $b
@@ -46,7 +53,7 @@ for rate in "$@"; do
     done
     ip netns exec $a unshare --uts sh -c 'hostname rung-a; exec "$@"' sh \
         mpirun --mca plm_rsh_agent "$work/agent" --mca btl tcp,self --mca pml ob1 --mca btl_tcp_if_include veth0 \
-        --mca oob_tcp_if_include veth0 --host 10.73.0.1:1,10.73.0.2:1 -n 2 --bind-to none \
+        --mca oob_tcp_if_include veth0 --host 10.73.0.1:1,10.73.0.2:1 -n 2 --bind-to none ${RUNG_CPU:+-x RUNG_CPU} \
         sh -c 'exec taskset -c $OMPI_COMM_WORLD_RANK "$0" "$@"' \
         "$rung" bench ladder "veth $rate, TCP" -t 1 ${OPTIONS:-}
 done

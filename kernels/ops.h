@@ -85,6 +85,19 @@ static inline void op_reduce(const rung_exec *x, rung_transfer *t, float *buf, s
 static inline void op_wait(const rung_exec *x, rung_transfer *t) {
     if (exec_live(x) && x->comm) (void)rung_comm_wait(x->comm, t, NULL);
 }
+/* y += the sum that buf [n] becomes. What the communicator leaves to add is added block by block, while buf is at hand;
+ * (buf + rest) first, which is the same on both ranks. */
+static inline void op_wait_add(const rung_exec *x, float *y, rung_transfer *t, float *buf, size_t n) {
+    enum { BLOCK = 1 << 16 };
+    const float *rest = NULL;
+    if (exec_live(x) && x->comm) (void)rung_comm_wait_rest(x->comm, t, &rest, NULL);
+    const size_t block = rest ? BLOCK : n;
+    for (size_t i = 0; i < n; i += block) {
+        const size_t k = n - i < block ? n - i : block;
+        if (rest) op_add(x, buf + i, buf + i, rest + i, k);
+        op_add(x, y + i, y + i, buf + i, k);
+    }
+}
 static inline void op_upload(const rung_exec *x, void *dst, const void *src, size_t bytes) {
     RUNG_OP(x, upload(x->be, dst, src, bytes));
 }

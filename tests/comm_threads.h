@@ -126,7 +126,7 @@ static rung_status hub_broadcast(rung_comm *c, rung_transfer *t, void *buf, size
     return hub_start((hub_comm *)c, t, HUB_BROADCAST, buf, bytes, root, err);
 }
 
-static rung_status hub_wait(rung_comm *base, rung_transfer which, rung_err *err) {
+static rung_status hub_wait(rung_comm *base, rung_transfer which, const float **rest, rung_err *err) {
     hub_comm *c = (hub_comm *)base;
     hub *h = c->h;
     if (c->waits++ == h->drop) return RUNG_OK;
@@ -138,6 +138,10 @@ static rung_status hub_wait(rung_comm *base, rung_transfer which, rung_err *err)
         if (!t->delivered) pthread_cond_wait(&h->moved, &h->lock);
     }
     const rung_status st = t->delivered ? RUNG_OK : rung_fail(err, RUNG_EPEER, "%s", h->told);
+    if (!st && rest && h->size == 2) { /* the addition is left to the caller */
+        memcpy(t->target[c->base.rank], t->part[c->base.rank], t->bytes);
+        *rest = t->part[1 - c->base.rank];
+    }
     pthread_mutex_unlock(&h->lock);
     return st;
 }

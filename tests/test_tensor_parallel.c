@@ -191,6 +191,23 @@ static void test_icons(rung_store store) {
     job_free(&j);
 }
 
+/* Sums longer than the blocks that they are added in. */
+static void test_long_sums(void) {
+    job j = icons_job(RUNG_STORE_STORED);
+    free(j.x);
+    j.batch = 3, j.h = 36, j.w = 40;
+    j.x = numbers(j.batch * j.h * j.w * j.in, 4);
+    j.t = realloc(j.t, j.batch * sizeof *j.t);
+    j.t[2] = 500;
+    free(j.ctx);
+    j.ctx = numbers(j.batch * j.n_ctx * j.dim, 5);
+    float *one = run_alone(&j);
+    double apart = 0;
+    CHECK(over_ranks(&j, 2, true, one, &apart) < 1e-5 && apart == 0);
+    free(one);
+    job_free(&j);
+}
+
 /* Every wait is needed: without any one of them a buffer that still is NaN is read. */
 static void test_waits(const char *name, int size) {
     char path[400];
@@ -285,6 +302,7 @@ int main(void) {
     test_icons(RUNG_STORE_STORED);
     test_icons(RUNG_STORE_FP6);
     test_icons(RUNG_STORE_F16);
+    test_long_sums();
     test_waits("ladder", 2);
     test_waits("ladder_hybrid", 2);
     test_waits("pixart", 2);

@@ -18,8 +18,7 @@ void residual_start(residual *s) {
 static void drain(residual *s, size_t left) {
     for (; s->pending > left; s->pending--) {
         const size_t oldest = (s->next + 2 - s->pending) % 2;
-        op_wait(s->x, &s->transfer[oldest]);
-        op_add(s->x, s->newest, s->newest, s->partial[oldest], s->n);
+        op_wait_add(s->x, s->newest, &s->transfer[oldest], s->partial[oldest], s->n);
     }
 }
 

@@ -23,8 +23,8 @@ static rung_status alone_broadcast(rung_comm *c, rung_transfer *t, void *buf, si
     return RUNG_OK;
 }
 
-static rung_status alone_wait(rung_comm *c, rung_transfer t, rung_err *err) {
-    (void)c, (void)t, (void)err;
+static rung_status alone_wait(rung_comm *c, rung_transfer t, const float **rest, rung_err *err) {
+    (void)c, (void)t, (void)rest, (void)err;
     return RUNG_OK;
 }
 
@@ -89,15 +89,22 @@ rung_status rung_comm_broadcast(rung_comm *c, rung_transfer *t, void *buf, size_
     return started(c, c->ops->broadcast(c, t, buf, bytes, root, &c->failed), bytes, err);
 }
 
-rung_status rung_comm_wait(rung_comm *c, rung_transfer *t, rung_err *err) {
+static rung_status wait_for(rung_comm *c, rung_transfer *t, const float **rest, rung_err *err) {
     const rung_transfer what = *t;
     *t = 0;
     if (c->failed.code) return settle(c, c->failed.code, err);
     if (!what) return RUNG_OK;
     const double start = now();
-    const rung_status st = c->ops->wait(c, what, &c->failed);
+    const rung_status st = c->ops->wait(c, what, rest, &c->failed);
     c->stats.waited += now() - start;
     return settle(c, st, err);
+}
+
+rung_status rung_comm_wait(rung_comm *c, rung_transfer *t, rung_err *err) { return wait_for(c, t, NULL, err); }
+
+rung_status rung_comm_wait_rest(rung_comm *c, rung_transfer *t, const float **rest, rung_err *err) {
+    *rest = NULL;
+    return wait_for(c, t, rest, err);
 }
 
 rung_status rung_comm_settle(rung_comm *c, rung_err *err) {

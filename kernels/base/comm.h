@@ -32,7 +32,7 @@ typedef struct {
     rung_status (*reduce)(rung_comm *c, rung_transfer *t, float *buf, size_t n, rung_err *err);
     rung_status (*gather)(rung_comm *c, rung_transfer *t, void *all, size_t bytes, rung_err *err);
     rung_status (*broadcast)(rung_comm *c, rung_transfer *t, void *buf, size_t bytes, int root, rung_err *err);
-    rung_status (*wait)(rung_comm *c, rung_transfer t, rung_err *err);
+    rung_status (*wait)(rung_comm *c, rung_transfer t, const float **rest, rung_err *err); /* rest NULL: in buf */
     void (*progress)(rung_comm *c);
     rung_status (*split)(rung_comm *c, rung_comm **out, int group, rung_err *err);
     void (*tell)(rung_comm *c, const char *message);
@@ -63,6 +63,10 @@ rung_status rung_comm_gather(rung_comm *c, rung_transfer *t, void *all, size_t b
 rung_status rung_comm_broadcast(rung_comm *c, rung_transfer *t, void *buf, size_t bytes, int root, rung_err *err);
 /** The buffer is the caller's again. *t becomes 0. */
 rung_status rung_comm_wait(rung_comm *c, rung_transfer *t, rung_err *err);
+/** As rung_comm_wait for who adds a sum of floats to something else anyway: the sum is buf + *rest [n], and the second
+ *  addition can be the caller's, in one go with its own; *rest NULL: it is in buf. Valid until the next transfer
+ * starts. */
+rung_status rung_comm_wait_rest(rung_comm *c, rung_transfer *t, const float **rest, rung_err *err);
 
 /** What waits have queued on a device has ended, in bounded time: before anything blocks on the device itself. */
 rung_status rung_comm_settle(rung_comm *c, rung_err *err);

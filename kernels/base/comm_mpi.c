@@ -282,11 +282,12 @@ static rung_status wait_for(struct world *w, int n, MPI_Request *r, rung_err *er
     }
 }
 
-static rung_status wait_transfer(rung_comm *base, rung_transfer which, rung_err *err) {
+static rung_status wait_transfer(rung_comm *base, rung_transfer which, const float **rest, rung_err *err) {
     struct world *w = self_of(base)->w;
     struct transfer *t = &w->transfers[which - 1];
     RUNG_TRY(wait_for(w, 2, t->parts, err)); /* a failed one stays taken: nothing may follow it */
-    for (size_t i = 0; t->sum && i < t->n; i++) t->sum[i] += t->room[i];
+    if (t->sum && rest) *rest = t->room;
+    for (size_t i = 0; t->sum && !rest && i < t->n; i++) t->sum[i] += t->room[i];
     pthread_mutex_lock(&w->lock);
     t->sum = NULL;
     t->taken = false;

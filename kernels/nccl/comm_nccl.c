@@ -101,7 +101,8 @@ static rung_status broadcast(rung_comm *base, rung_transfer *t, void *buf, size_
     return begun(c, i, c->lib.ncclBroadcast(buf, buf, bytes, ncclChar, root, c->nccl, c->own), "broadcast", t, err);
 }
 
-static rung_status wait_transfer(rung_comm *base, rung_transfer t, rung_err *err) {
+static rung_status wait_transfer(rung_comm *base, rung_transfer t, const float **rest, rung_err *err) {
+    (void)rest; /* a sum is in its buffer */
     struct nccl_comm *c = self_of(base);
     c->taken[t - 1] = false; /* its event is recorded again only behind what waits for it now */
     return cuda_check(cudaStreamWaitEvent(c->compute, c->done[t - 1], 0), "stream", err);

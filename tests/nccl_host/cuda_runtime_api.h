@@ -40,7 +40,7 @@ static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
 static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags) {
     (void)s, (void)flags;
     if (!e->at) return cudaSuccess;
-    return hub_wait(e->hub, e->at, NULL) ? cudaErrorUnknown : cudaSuccess;
+    return hub_wait(e->hub, e->at, NULL, NULL) ? cudaErrorUnknown : cudaSuccess;
 }
 static inline cudaError_t cudaEventQuery(cudaEvent_t e) {
     (void)e;
