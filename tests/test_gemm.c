@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cpu/gemm.h"
 #include "kernels/base/fp6.h"
+#include "kernels/cpu/gemm.h"
 #include "tests/check.h"
 
 static uint64_t seed = 3;
@@ -49,14 +49,14 @@ static void activations(const gemm_kernels *k) {
 /* Every panel of every type, expanded from any block on, holds the bits that the scalar reader gives. */
 static void expanders(const gemm_kernels *k, rung_store store) {
     const size_t n = k->nr + 5, depth = 3 * GEMM_FP6_GROUP + 3;
-    guard data = guard_floats(n * depth), out = guard_floats((depth + 1) * k->nr);
+    guard data = guard_floats(n * depth), out = guard_floats(4 * GEMM_FP6_GROUP * k->nr);
     for (size_t i = 0; i < n * depth; i++) data.p[i] = rnd(&seed);
     const rung_tensor t = {.dtype = RUNG_F32, .ndim = 2, .shape = {n, depth}, .data = data.p};
     const gemm_part part = {&t, NULL, 1};
     gemm_weights w;
     rung_err e = {0};
     if (!CHECK(gemm_weights_open(&w, &part, 1, store, k->nr, &e) == RUNG_OK)) return;
-    float row[16];
+    float row[4 * GEMM_FP6_GROUP];
     for (size_t k0 = 0; k0 < depth; k0 += GEMM_FP6_GROUP) {
         for (size_t panel = 0; panel < 2; panel++) {
             k->expand(&w, panel, k0, depth - k0, out.p);

@@ -109,7 +109,7 @@ static const void *next_weights(const struct work *s, size_t panel, bool last) {
 static void sum_panels(const struct work *s, float *c, size_t panel0, size_t panels, bool finish, const float *gates) {
     const gemm_weights *w = s->j->out.w;
     const gemm_kernels *k = s->j->k;
-    const size_t tiles = size_div_up(s->rows, k->mr);
+    const size_t tiles = size_div_up(s->rows, s->j->thin ? k->thin_rows : k->mr);
     for (size_t p = 0; p < panels; p++) {
         const float *b = s->panel;
         if (w->dtype == GEMM_F32)
@@ -207,7 +207,7 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         sparse_skip_run(be, &j.out, m, src);
         return;
     }
-    j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->thin_rows);
+    j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->few_rows);
     j.in_place = reads_in_place(&j);
     j.direct = sums_are_output(&j.out, j.k->nr);
     split(&j);

@@ -12,14 +12,16 @@
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
-enum { GEMM_FP6_GROUP = 4 };
+enum { GEMM_FP6_GROUP = 8, GEMM_FP6_UNIT = 4096 };
 
 typedef struct sparse_panels sparse_panels; /* sparse.h */
 
 /* W [n, k] in panels of nr columns (rows of W), each panel k-major: the nr weights that meet one A[r, k] lie side by
- * side. The last panel is filled up with zeros. FP6 (E3M2) panels hold groups of 4 k in 3 * nr bytes: three planes of
- * nr bytes; plane p holds the code of k = 4g + p in its low six bits and, above, bits 2p, 2p + 1 of the code of
- * k = 4g + 3. Where in a plane a column lies: gemm_fp6_slot(). */
+ * side. The last panel is filled up with zeros. FP6 (E3M2, codes S EEE MM) panels hold groups of 8 k in three vectors
+ * of nr little-endian 16-bit words. With two bits between S and EEE a code is the upper byte of an f16 number, 2^12 too
+ * small (GEMM_FP6_UNIT), subnormal ones too; so word w_i of a column holds the codes of k = 2i and 2i + 1 of its group
+ * as bytes S..EEEMM, upper byte first, and in the two bits left of each byte a part of k = 6 (upper bytes) and k = 7:
+ * w_0 the upper two bits of EEEMM, w_1 the next two, w_2 S and the last. */
 typedef struct {
     gemm_dtype dtype;
     size_t n, k, nr;
@@ -45,9 +47,6 @@ static inline const float *gemm_panel_f32(const gemm_weights *w, size_t panel, s
 
 /** Columns of a panel for these CPU features. */
 size_t gemm_panel_width(unsigned cpu);
-
-/** Position of column j in a plane: AVX-512 wants columns i and i + 16 in neighbouring bytes. */
-static inline size_t gemm_fp6_slot(size_t j, size_t nr) { return nr == 32 ? j % 16 * 2 + j / 16 : j; }
 
 /* ---- the product ----------------------------------------------------------------------------------------------- */
 
@@ -85,7 +84,8 @@ enum { GEMM_KC = 384, GEMM_LDA = GEMM_KC + 16, GEMM_MOST_MR = 14, GEMM_MOST_NR =
 
 typedef struct {
     size_t nr, mr;    /* a tile is up to mr rows of nr columns */
-    size_t thin_rows; /* up to so many rows the weights' bandwidth is what counts: see thin */
+    size_t thin_rows; /* of one call of thin() */
+    size_t few_rows;  /* up to so many, in several calls, thin() is faster than expanding */
     /** c [rows, nr] (+)= a [rows, kn] b [kn, nr]; a's rows are lda floats apart. 1 <= rows <= mr. add: c has sums
      * already. Meanwhile it asks for kn cache lines from `ahead` on, which may be any address, to come nearer. */
     void (*tile)(size_t rows, size_t kn, const float *a, size_t lda, const float *b, float *c, size_t ldc, bool add,

@@ -2,11 +2,11 @@
 #include "kernels/cpu/sparse.h"
 #include "kernels/cpu/vmath.h"
 
-#define BODY_KERNELS  gemm_avx2
-#define BODY_SPARSE   sparse_avx2
-#define BODY_MR       6
-#define BODY_THIN     4
-#define BODY_FP6_UNIT 4096.0f
+#define BODY_KERNELS gemm_avx2
+#define BODY_SPARSE  sparse_avx2
+#define BODY_MR      6
+#define BODY_THIN    4
+#define BODY_FEW     8
 
 VINLINE vf load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
@@ -15,29 +15,20 @@ VINLINE vf load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
 }
 
-/* 32 codes S EEE MM in the low six bits of bytes, 16 of one k and 16 of the next. With two zero bits between sign and
- * exponent a code is the upper byte of an f16 number 2^12 too small (BODY_FP6_UNIT), subnormal codes too. */
-VINLINE void fp6_codes(__m256i codes, vf (*out)[2]) {
-    const __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi8(0x1f));
-    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(codes, _mm256_set1_epi8(0x20)), 2);
-    const __m256i high = _mm256_or_si256(magnitude, sign), zero = _mm256_setzero_si256();
-    const __m256i left = _mm256_unpacklo_epi8(zero, high), right = _mm256_unpackhi_epi8(zero, high);
-    out[0][0] = _mm256_cvtph_ps(_mm256_castsi256_si128(left));
-    out[0][1] = _mm256_cvtph_ps(_mm256_castsi256_si128(right));
-    out[1][0] = _mm256_cvtph_ps(_mm256_extracti128_si256(left, 1));
-    out[1][1] = _mm256_cvtph_ps(_mm256_extracti128_si256(right, 1));
-}
+VINLINE __m256i bits_of(__m256i a, char mask) { return _mm256_and_si256(a, _mm256_set1_epi8(mask)); }
 
-VINLINE void fp6_group(const unsigned char *p, vf (*out)[2]) {
-    const __m128i top = _mm_set1_epi8((char)0xc0);
-    const __m256i p01 = _mm256_loadu_si256((const __m256i *)p);
-    const __m128i p0 = _mm256_castsi256_si128(p01), p1 = _mm256_extracti128_si256(p01, 1),
-                  p2 = _mm_loadu_si128((const __m128i *)(p + 32));
-    const __m128i last =
-        _mm_or_si128(_mm_or_si128(_mm_srli_epi16(_mm_and_si128(p0, top), 6), _mm_srli_epi16(_mm_and_si128(p1, top), 4)),
-                     _mm_srli_epi16(_mm_and_si128(p2, top), 2));
-    fp6_codes(p01, out);
-    fp6_codes(_mm256_set_m128i(last, p2), out + 2);
+VINLINE void fp6_words(const unsigned char *p, uint16_t *out) {
+    const __m256i code = _mm256_set1_epi16((short)0x9f00);
+    const __m256i w0 = _mm256_loadu_si256((const __m256i *)p), w1 = _mm256_loadu_si256((const __m256i *)(p + 32)),
+                  w2 = _mm256_loadu_si256((const __m256i *)(p + 64));
+    const __m256i left = _mm256_or_si256(bits_of(_mm256_srli_epi16(w0, 2), 0x18), bits_of(_mm256_srli_epi16(w1, 4), 6));
+    const __m256i right =
+        _mm256_or_si256(bits_of(_mm256_srli_epi16(w2, 5), 1), bits_of(_mm256_slli_epi16(w2, 1), (char)0x80));
+    const __m256i upper[4] = {w0, w1, w2, _mm256_or_si256(left, right)};
+    for (size_t i = 0; i < 4; i++) {
+        _mm256_store_si256((__m256i *)(out + (2 * i) * 16), _mm256_and_si256(upper[i], code));
+        _mm256_store_si256((__m256i *)(out + (2 * i + 1) * 16), _mm256_and_si256(_mm256_slli_epi16(upper[i], 8), code));
+    }
 }
 
 #include "kernels/cpu/gemm_body.inc"

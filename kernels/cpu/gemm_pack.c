@@ -12,7 +12,7 @@ enum { PANEL_ALIGN = 64 };
 static rung_status allocate_panels(gemm_weights *w, rung_err *err) {
     const size_t panels = size_div_up(w->n, w->nr);
     const size_t k = w->dtype == GEMM_FP6 ? size_div_up(w->k, GEMM_FP6_GROUP) : w->k;
-    const size_t unit = w->dtype == GEMM_FP6 ? 3 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
+    const size_t unit = w->dtype == GEMM_FP6 ? 6 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
     size_t bytes;
     if (!size_mul(k, unit, &w->panel_bytes) || !size_mul(w->panel_bytes, panels, &bytes) ||
         bytes > SIZE_MAX - PANEL_ALIGN)
@@ -33,6 +33,27 @@ static rung_status allocate(gemm_weights *w, const weight_stack *s, rung_err *er
     return s->sparse ? sparse_panels_open(&w->sparse, s, w->nr, err) : allocate_panels(w, err);
 }
 
+/* Code of k = i of a group whose words of a column lie nr apart: see gemm_weights. */
+static void put_code(uint16_t *w, size_t nr, size_t i, unsigned code) {
+    if (i < 6) {
+        w[i / 2 * nr] |= (uint16_t)(((code & 32) << 2 | (code & 31)) << (i % 2 ? 0 : 8));
+        return;
+    }
+    const unsigned at = i == 6 ? 13 : 5;
+    w[0] |= (uint16_t)((code >> 3 & 3) << at);
+    w[nr] |= (uint16_t)((code >> 1 & 3) << at);
+    w[2 * nr] |= (uint16_t)(((code >> 5 & 1) << 1 | (code & 1)) << at);
+}
+
+static unsigned code_at(const uint16_t *w, size_t nr, size_t i) {
+    if (i < 6) {
+        const unsigned byte = w[i / 2 * nr] >> (i % 2 ? 0 : 8);
+        return (byte >> 2 & 32) | (byte & 31);
+    }
+    const unsigned at = i == 6 ? 13 : 5, last = w[2 * nr] >> at & 3;
+    return (last >> 1) << 5 | (w[0] >> at & 3u) << 3 | (w[nr] >> at & 3u) << 1 | (last & 1);
+}
+
 /* Row `col` of W to its place in the panel. */
 static void put_row(const gemm_weights *w, size_t col, const float *row) {
     unsigned char *panel = w->panels + col / w->nr * w->panel_bytes;
@@ -47,17 +68,9 @@ static void put_row(const gemm_weights *w, size_t col, const float *row) {
         uint16_t *p = (uint16_t *)panel + j;
         for (size_t k = 0; k < w->k; k++) p[k * nr] = rung_f32_to_bf16(row[k]);
     } else {
-        unsigned char *p = panel + gemm_fp6_slot(j, nr);
-        for (size_t k = 0; k < w->k; k++) {
-            const unsigned code = rung_f32_to_e3m2(row[k]);
-            unsigned char *g = p + k / GEMM_FP6_GROUP * 3 * nr;
-            if (k % GEMM_FP6_GROUP < 3) {
-                g[k % GEMM_FP6_GROUP * nr] |= (unsigned char)code;
-            } else {
-                for (size_t plane = 0; plane < 3; plane++)
-                    g[plane * nr] |= (unsigned char)((code >> (2 * plane) & 3) << 6);
-            }
-        }
+        uint16_t *p = (uint16_t *)panel + j;
+        for (size_t k = 0; k < w->k; k++)
+            put_code(p + k / GEMM_FP6_GROUP * 3 * nr, nr, k % GEMM_FP6_GROUP, rung_f32_to_e3m2(row[k]));
     }
 }
 
@@ -115,9 +128,8 @@ void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, f
         } else if (w->dtype == GEMM_BF16) {
             out[i] = rung_bf16_to_f32(((const uint16_t *)panel)[k * nr + j]);
         } else {
-            const unsigned char *g = panel + k / GEMM_FP6_GROUP * 3 * nr + gemm_fp6_slot(j, nr);
-            const unsigned last = g[0] >> 6 | g[nr] >> 6 << 2 | g[2 * nr] >> 6 << 4;
-            out[i] = rung_e3m2_to_f32((uint8_t)(k % GEMM_FP6_GROUP < 3 ? g[k % GEMM_FP6_GROUP * nr] & 63 : last));
+            const uint16_t *g = (const uint16_t *)panel + k / GEMM_FP6_GROUP * 3 * nr + j;
+            out[i] = rung_e3m2_to_f32((uint8_t)code_at(g, nr, k % GEMM_FP6_GROUP));
         }
     }
 }
