@@ -7,6 +7,7 @@
 typedef struct {
     float *eps, *eps_1, *eps_2; /* noise at the start and at the inner points */
     float *inner;
+    float *turn; /* what eps_1 or eps_2 has changed since eps */
 } dpm_singles;
 
 rung_status dpm_singles_open(rung_sampler *s, dpm_singles *q, rung_err *err);

@@ -134,7 +134,7 @@ static rung_status open_entry(rung_sampler *s, const rung_sampler_params *p, run
     RUNG_TRY(choose_schedule(s, p, err));
     apply_schedule(s);
     RUNG_TRY(check_config(s, err));
-    const bool one_by_one = s->c.thresholding || s->c.clip_sample; /* numbers are looked at one by one */
+    const bool one_by_one = s->c.thresholding || s->c.clip_sample || s->c.clip_denoised; /* numbers, not arrays */
     s->be = s->entry->sums && !one_by_one ? p->be : NULL;
     RUNG_TRY(allocate(s, err));
     RUNG_TRY(s->entry->method->open(s, err));

@@ -2,17 +2,25 @@
  * sample_euler_ancestral_cfg_pp on a variance-exploding sample. */
 #include "samplers/sigma_steps.h"
 
+typedef struct {
+    float *x0, *plain; /* guided, unconditional */
+} cfg_pp;
+
 static rung_status cfg_pp_open(rung_sampler *s, rung_err *err) {
-    if (!sampler_state(s, 2 * sizeof(float) * s->total, err)) return RUNG_ENOMEM; /* x0 guided, x0 unconditional */
-    return sigma_open_list(s, err);
+    cfg_pp *q = sampler_state(s, sizeof *q, err);
+    if (!q) return RUNG_ENOMEM;
+    q->x0 = sampler_array(s, err);
+    q->plain = sampler_array(s, err);
+    return q->x0 && q->plain ? sigma_open_list(s, err) : RUNG_ENOMEM;
 }
 
 static rung_status step(rung_sampler *s, int i, float *x, const sampler_io *io, float eta) {
-    float *x0 = s->state, *plain = x0 + s->total, down, up;
+    const cfg_pp *q = s->state;
+    float down, up;
     const float sigma = s->table.sigma[i], next = s->table.sigma[i + 1];
-    RUNG_TRY(denoise_ve(s, io, x, sigma, x0, plain));
+    RUNG_TRY(denoise_ve(s, io, x, sigma, q->x0, q->plain));
     ancestral_step(sigma, next, eta, &down, &up);
-    for (size_t k = 0; k < s->total; k++) x[k] = x0[k] + down * ((x[k] - plain[k]) / sigma);
+    MIX(s, x, 1, {1, q->x0}, {down / sigma, x}, {-down / sigma, q->plain});
     return next > 0 && eta > 0 ? sigma_add_noise(s, io, x, up) : RUNG_OK;
 }
 

@@ -27,17 +27,17 @@ static rung_status cm_step(rung_sampler *s, int i, float *x, const sampler_io *i
     const float sigma = s->table.sigma[i], data2 = (float)(s->c.sigma_data * s->c.sigma_data);
     const float least = (float)s->c.sigma_min, above = sigma - least, root = sqrtf(sigma * sigma + data2);
     const float skip = data2 / (above * above + data2), out = above * (float)s->c.sigma_data / root;
-    for (size_t k = 0; k < s->total; k++) s->scaled[k] = x[k] / root;
+    MIX(s, s->scaled, root, {1, x});
     RUNG_TRY(run_model(s, io, s->scaled, s->table.t[i], s->pred, NULL));
-    for (size_t k = 0; k < s->total; k++) {
-        x[k] = out * s->pred[k] + skip * x[k];
-        if (s->c.clip_denoised) x[k] = x[k] < -1 ? -1 : x[k] > 1 ? 1 : x[k];
+    MIX(s, x, 1, {out, s->pred}, {skip, x});
+    if (s->c.clip_denoised) { /* then x is the host's */
+        for (size_t k = 0; k < s->total; k++) x[k] = x[k] < -1 ? -1 : x[k] > 1 ? 1 : x[k];
     }
     if (s->table.n == 1) return RUNG_OK;
     const float next = fminf(fmaxf(s->table.sigma[i + 1], least), (float)s->c.sigma_max);
     const float left = next * next - (float)(s->c.sigma_min * s->c.sigma_min), scale = sqrtf(fmaxf(left, 0));
     RUNG_TRY(draw_noise(s, io, s->noise));
-    for (size_t k = 0; k < s->total; k++) x[k] += s->noise[k] * (float)s->c.s_noise * scale;
+    MIX(s, x, 1, {1, x}, {(float)s->c.s_noise * scale, s->noise});
     return RUNG_OK;
 }
 

@@ -46,20 +46,20 @@ static rung_status deis_step(rung_sampler *s, int i, float *x, const sampler_io 
     const float *m0 = ring_at(r, 0);
     if (order == 1) {
         const dpm_coefs c = dpm_coefficients(ALGO_DPM, SOLVER_MIDPOINT, 1, from, to);
-        for (size_t k = 0; k < s->total; k++) x[k] = c.x * x[k] + c.d0 * m0[k];
+        MIX(s, x, 1, {c.x, x}, {c.d0, m0});
         return RUNG_OK;
     }
     const float t = to.sigma / to.alpha, a = from.sigma / from.alpha, b = rho_at(s, i - 1);
-    const float *m1 = ring_at(r, 1);
+    const float *m1 = ring_at(r, 1), keep = to.alpha / from.alpha;
     if (order == 2) {
         const float w0 = line(t, a, b) - line(a, a, b), w1 = line(t, b, a) - line(a, b, a);
-        for (size_t k = 0; k < s->total; k++) x[k] = to.alpha * (x[k] / from.alpha + w0 * m0[k] + w1 * m1[k]);
+        MIX(s, x, 1, {keep, x}, {to.alpha * w0, m0}, {to.alpha * w1, m1});
         return RUNG_OK;
     }
     const float c = rho_at(s, i - 2), *m2 = ring_at(r, 2);
     const float w0 = parabola(t, a, b, c) - parabola(a, a, b, c), w1 = parabola(t, b, c, a) - parabola(a, b, c, a);
     const float w2 = parabola(t, c, a, b) - parabola(a, c, a, b);
-    for (size_t k = 0; k < s->total; k++) x[k] = to.alpha * (x[k] / from.alpha + w0 * m0[k] + w1 * m1[k] + w2 * m2[k]);
+    MIX(s, x, 1, {keep, x}, {to.alpha * w0, m0}, {to.alpha * w1, m1}, {to.alpha * w2, m2});
     return RUNG_OK;
 }
 

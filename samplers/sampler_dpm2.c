@@ -1,13 +1,11 @@
 /* DPM-Solver-2 after Karras et al. 2022: KDPM2DiscreteScheduler and KDPM2AncestralDiscreteScheduler, both halves of
  * each in one step here. */
 #include <math.h>
-#include <string.h>
 
 #include "samplers/sigma_steps.h"
 
 static rung_status dpm2_open(rung_sampler *s, rung_err *err) {
-    if (!sampler_state(s, sizeof(float) * s->total, err)) return RUNG_ENOMEM; /* the middle point */
-    return sigma_open(s, SIGMA_KDPM2, err);
+    return (s->state = sampler_array(s, err)) ? sigma_open(s, SIGMA_KDPM2, err) : RUNG_ENOMEM; /* the middle point */
 }
 
 /* From step i's sigma to `to` through the geometric mean of both; to 0 in one Euler step. */
@@ -21,10 +19,10 @@ static rung_status through_middle(rung_sampler *s, int i, float to, float *x, co
     const float log_sigma = logf(sigma), log_to = logf(to);
     const float middle = expf(log_sigma - (log_sigma - log_to) * 0.5f);
     float *half = s->state;
-    memcpy(half, x, s->total * sizeof(float));
-    sigma_euler(s, half, s->pred, sigma, middle - sigma);
+    const float part = (middle - sigma) / sigma, rest = (to - sigma) / middle;
+    MIX(s, half, 1, {1 + part, x}, {-part, s->pred});
     RUNG_TRY(sigma_x0(s, io, half, middle, (float)train_sigma_to_t(&s->train, middle)));
-    for (size_t k = 0; k < s->total; k++) x[k] += (half[k] - s->pred[k]) / middle * (to - sigma);
+    MIX(s, x, 1, {1, x}, {rest, half}, {-rest, s->pred});
     return RUNG_OK;
 }
 

@@ -1,7 +1,5 @@
 /* DPM-Solver(++) singlestep, Lu et al. 2022: DPMSolverSinglestepScheduler. A group of steps starts from one sample; the
  * orders in it rise 1, 2, 3. */
-#include <string.h>
-
 #include "samplers/lambda_steps.h"
 
 typedef struct {
@@ -31,7 +29,7 @@ static rung_status singlestep_open(rung_sampler *s, rung_err *err) {
     if (!q) return RUNG_ENOMEM;
     RUNG_TRY(ring_open(s, &q->m, (int)s->c.solver_order, err));
     RUNG_TRY(lambda_open(s, END_BY_CONFIG, true, err));
-    q->start = sampler_floats(s, s->total, err);
+    q->start = sampler_array(s, err);
     q->orders = sampler_alloc(s, s->table.n, sizeof(int), err);
     if (!q->start || !q->orders) return RUNG_ENOMEM;
     const bool uneven = s->table.n % (size_t)s->c.solver_order != 0;
@@ -42,23 +40,23 @@ static rung_status singlestep_open(rung_sampler *s, rung_err *err) {
 
 static void second_order(const rung_sampler *s, const dpm_coefs *c, float r0, float *x) {
     const singlestep *q = s->state;
-    const float *m0 = ring_at(&q->m, 0), *m1 = ring_at(&q->m, 1), inv = 1 / r0;
-    for (size_t k = 0; k < s->total; k++) x[k] = c->x * q->start[k] + c->d0 * m1[k] + c->d1 * (inv * (m0[k] - m1[k]));
+    const float *m0 = ring_at(&q->m, 0), *m1 = ring_at(&q->m, 1), slope = c->d1 / r0;
+    MIX(s, x, 1, {c->x, q->start}, {slope, m0}, {c->d0 - slope, m1});
 }
 
 static void third_order(const rung_sampler *s, const dpm_coefs *c, float r0, float r1, float *x) {
     const singlestep *q = s->state;
     const float *m0 = ring_at(&q->m, 0), *m1 = ring_at(&q->m, 1), *m2 = ring_at(&q->m, 2);
-    const float inv0 = 1 / r0, inv1 = 1 / r1, apart = r0 - r1;
-    for (size_t k = 0; k < s->total; k++) {
-        const float near = inv1 * (m1[k] - m2[k]), far = inv0 * (m0[k] - m2[k]);
-        float sum = c->x * q->start[k] + c->d0 * m2[k];
-        if (s->c.solver == SOLVER_MIDPOINT)
-            sum += c->d1 * far;
-        else
-            sum = sum + c->d1 * ((r0 * near - r1 * far) / apart) + c->d2 * (2 * (far - near) / apart);
-        x[k] = sum;
+    const float apart = r0 - r1;
+    /* weights of (m1 - m2) / r1 and (m0 - m2) / r0, then of m1 and m0 */
+    float near = 0, far = c->d1;
+    if (s->c.solver != SOLVER_MIDPOINT) {
+        near = (c->d1 * r0 - 2 * c->d2) / apart;
+        far = (2 * c->d2 - c->d1 * r1) / apart;
     }
+    near /= r1;
+    far /= r0;
+    MIX(s, x, 1, {c->x, q->start}, {far, m0}, {near, m1}, {c->d0 - near - far, m2});
 }
 
 static rung_status singlestep_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
@@ -68,13 +66,13 @@ static rung_status singlestep_step(rung_sampler *s, int i, float *x, const sampl
     RUNG_TRY(run_model(s, io, x, s->table.t[i], s->pred, NULL));
     dpm_convert(s, lambda_at(path, sigma[i]), x, s->pred, ring_push(&q->m));
     const int order = q->orders[i] < q->m.filled ? q->orders[i] : q->m.filled;
-    if (order == 1) memcpy(q->start, x, s->total * sizeof(float));
+    if (order == 1) MIX(s, q->start, 1, {1, x});
 
     const lambda_point to = lambda_at(path, sigma[i + 1]), from = lambda_at(path, sigma[i - order + 1]);
     const dpm_coefs c = dpm_coefficients(s->c.algorithm, s->c.solver, order, from, to);
     const float h = to.lambda - from.lambda, *m0 = ring_at(&q->m, 0);
     if (order == 1) {
-        for (size_t k = 0; k < s->total; k++) x[k] = c.x * x[k] + c.d0 * m0[k];
+        MIX(s, x, 1, {c.x, x}, {c.d0, m0});
     } else {
         const float r0 = (lambda_at(path, sigma[i]).lambda - from.lambda) / h;
         if (order == 2)
@@ -84,7 +82,7 @@ static rung_status singlestep_step(rung_sampler *s, int i, float *x, const sampl
     }
     if (!dpm_is_sde(s->c.algorithm)) return RUNG_OK;
     RUNG_TRY(draw_noise(s, io, s->noise));
-    for (size_t k = 0; k < s->total; k++) x[k] += c.noise * s->noise[k];
+    MIX(s, x, 1, {1, x}, {c.noise, s->noise});
     return RUNG_OK;
 }
 

@@ -4,8 +4,7 @@
 #include "samplers/sigma_steps.h"
 
 static rung_status open_2s_a(rung_sampler *s, rung_err *err) {
-    if (!sampler_state(s, sizeof(float) * s->total, err)) return RUNG_ENOMEM; /* the middle point */
-    return sigma_open_list(s, err);
+    return (s->state = sampler_array(s, err)) ? sigma_open_list(s, err) : RUNG_ENOMEM; /* the middle point */
 }
 
 static rung_status step_2s_a(rung_sampler *s, int i, float *x, const sampler_io *io) {
@@ -19,9 +18,9 @@ static rung_status step_2s_a(rung_sampler *s, int i, float *x, const sampler_io 
         const float t = -logf(sigma), h = -logf(down) - t, middle = expf(-(t + 0.5f * h));
         const float shrink_half = middle / sigma, gain_half = -expm1f(-h * 0.5f);
         const float shrink = down / sigma, gain = -expm1f(-h);
-        for (size_t k = 0; k < s->total; k++) half[k] = shrink_half * x[k] + gain_half * s->pred[k];
+        MIX(s, half, 1, {shrink_half, x}, {gain_half, s->pred});
         RUNG_TRY(denoise_ve(s, io, half, middle, s->pred, NULL));
-        for (size_t k = 0; k < s->total; k++) x[k] = shrink * x[k] + gain * s->pred[k];
+        MIX(s, x, 1, {shrink, x}, {gain, s->pred});
     }
     return next > 0 ? sigma_add_noise(s, io, x, up) : RUNG_OK;
 }

@@ -20,23 +20,21 @@ static rung_status step_3m(rung_sampler *s, int i, float *x, const sampler_io *i
     const float *d1 = ring_at(r, 1), *d2 = ring_at(r, 2);
     RUNG_TRY(denoise_ve(s, io, x, sigma, d0, NULL));
     if (next == 0) {
-        for (size_t k = 0; k < s->total; k++) x[k] = d0[k];
+        MIX(s, x, 1, {1, d0});
         return RUNG_OK;
     }
     const float h = log_step(s, i), h_eta = h * (eta + 1), shrink = expf(-h_eta), gain = -expm1f(-h_eta);
     const float phi_2 = expm1f(-h_eta) / h_eta + 1, phi_3 = phi_2 / h_eta - 0.5f;
     const float r0 = i > 0 ? log_step(s, i - 1) / h : 1, r1 = i > 1 ? log_step(s, i - 2) / h : 1;
-    for (size_t k = 0; k < s->total; k++) {
-        float y = shrink * x[k] + gain * d0[k];
-        const float near = i > 0 ? (d0[k] - d1[k]) / r0 : 0;
-        if (i > 1) {
-            const float bend = near - (d1[k] - d2[k]) / r1;
-            y += phi_2 * (near + bend * r0 / (r0 + r1)) - phi_3 * (bend / (r0 + r1));
-        } else if (i == 1) {
-            y += phi_2 * near;
-        }
-        x[k] = y;
-    }
+    /* slopes: near = (d0 - d1) / r0, far = (d1 - d2) / r1; bend (near - far) is added from the third step on */
+    const float bend = i > 1 ? (phi_2 * r0 - phi_3) / (r0 + r1) : 0;
+    const float near = i > 0 ? (phi_2 + bend) / r0 : 0, far = bend / r1;
+    if (i > 1)
+        MIX(s, x, 1, {shrink, x}, {gain + near, d0}, {-near - far, d1}, {far, d2});
+    else if (i == 1)
+        MIX(s, x, 1, {shrink, x}, {gain + near, d0}, {-near, d1});
+    else
+        MIX(s, x, 1, {shrink, x}, {gain, d0});
     return eta > 0 ? sigma_add_noise(s, io, x, next * sqrtf(-expm1f(-2 * h * eta))) : RUNG_OK;
 }
 

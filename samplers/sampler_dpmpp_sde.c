@@ -11,8 +11,8 @@ typedef struct {
 static rung_status sde_open(rung_sampler *s, rung_err *err) {
     dpmpp_sde *q = sampler_state(s, sizeof *q, err);
     if (!q) return RUNG_ENOMEM;
-    q->half = sampler_floats(s, s->total, err);
-    q->x0 = sampler_floats(s, s->total, err);
+    q->half = sampler_array(s, err);
+    q->x0 = sampler_array(s, err);
     return q->half && q->x0 ? sigma_open_list(s, err) : RUNG_ENOMEM;
 }
 
@@ -22,8 +22,9 @@ static rung_status advance(rung_sampler *s, const sampler_io *io, float sigma, f
     float down, up;
     ancestral_step(sigma, to, sampler_eta(s, 1), &down, &up);
     const float shrink = down / sigma, gain = -expm1f(logf(down) - logf(sigma));
-    for (size_t k = 0; k < s->total; k++) out[k] = shrink * x[k] + gain * x0[k];
-    return sigma_add_noise(s, io, out, up);
+    RUNG_TRY(draw_noise(s, io, s->noise));
+    MIX(s, out, 1, {shrink, x}, {gain, x0}, {up, s->noise});
+    return RUNG_OK;
 }
 
 static rung_status sde_step(rung_sampler *s, int i, float *x, const sampler_io *io) {

@@ -1,5 +1,6 @@
 /* Karras et al. 2022 with its own preconditioning: EDMEulerScheduler and EDMDPMSolverMultistepScheduler. */
 #include "samplers/lambda_steps.h"
+#include "samplers/sigma_steps.h"
 
 static float edm_sigma(const sched_config *c, bool f32_ramp, size_t n, size_t i) {
     const float bottom = (float)log(c->sigma_min), top = (float)log(c->sigma_max);
@@ -30,9 +31,9 @@ static rung_status edm_x0(rung_sampler *s, int i, const float *x, float *out, co
     const float data2 = (float)(s->c.sigma_data * s->c.sigma_data), sum = sigma * sigma + data2;
     const float in = 1 / sqrtf(sum), skip = data2 / sum;
     const float sign = s->c.prediction == PREDICTS_V ? -1 : 1, scale = sign * sigma * data / sqrtf(sum);
-    for (size_t k = 0; k < s->total; k++) s->scaled[k] = x[k] * in;
+    MIX(s, s->scaled, 1, {in, x});
     RUNG_TRY(run_model(s, io, s->scaled, s->table.t[i], s->pred, NULL));
-    for (size_t k = 0; k < s->total; k++) out[k] = skip * x[k] + scale * s->pred[k];
+    MIX(s, out, 1, {skip, x}, {scale, s->pred});
     settle_x0(s, out);
     return RUNG_OK;
 }
@@ -40,9 +41,9 @@ static rung_status edm_x0(rung_sampler *s, int i, const float *x, float *out, co
 static rung_status edm_euler_open(rung_sampler *s, rung_err *err) { return edm_table(s, false, err); }
 
 static rung_status edm_euler_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
-    const float sigma = s->table.sigma[i], dt = s->table.sigma[i + 1] - sigma;
+    const float sigma = s->table.sigma[i];
     RUNG_TRY(edm_x0(s, i, x, s->pred, io));
-    for (size_t k = 0; k < s->total; k++) x[k] += (x[k] - s->pred[k]) / sigma * dt;
+    sigma_euler(s, x, s->pred, sigma, s->table.sigma[i + 1] - sigma);
     return RUNG_OK;
 }
 

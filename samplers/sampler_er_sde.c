@@ -39,11 +39,11 @@ static rung_status er_step(rung_sampler *s, int i, float *x, const sampler_io *i
     float *now = ring_push(&q->x0);
     RUNG_TRY(denoise_ve(s, io, x, from, now, NULL));
     if (to == 0) {
-        for (size_t k = 0; k < s->total; k++) x[k] = now[k];
+        MIX(s, x, 1, {1, now});
         return RUNG_OK;
     }
     const float r = scaler(to) / scaler(from), dt = to - from;
-    for (size_t k = 0; k < s->total; k++) x[k] = r * x[k] + (1 - r) * now[k];
+    MIX(s, x, 1, {r, x}, {1 - r, now});
     if (i > 0) {
         float plain, weighted;
         integrals(from, to, &plain, &weighted);
@@ -51,11 +51,11 @@ static rung_status er_step(rung_sampler *s, int i, float *x, const sampler_io *i
         const float *older = ring_at(&q->x0, 1), gap = from - sigma[i - 1];
         float *slope = ring_push(&q->slope);
         const float *older_slope = ring_at(&q->slope, 1), wide = i > 1 ? (from - sigma[i - 2]) / 2 : 1;
-        for (size_t k = 0; k < s->total; k++) {
-            slope[k] = (now[k] - older[k]) / gap;
-            x[k] += w1 * slope[k];
-            if (i > 1) x[k] += w2 * ((slope[k] - older_slope[k]) / wide);
-        }
+        MIX(s, slope, gap, {1, now}, {-1, older});
+        if (i > 1)
+            MIX(s, x, 1, {1, x}, {w1 + w2 / wide, slope}, {-w2 / wide, older_slope});
+        else
+            MIX(s, x, 1, {1, x}, {w1, slope});
     }
     return sigma_add_noise(s, io, x, sqrtf(fmaxf(to * to - from * from * (r * r), 0)));
 }

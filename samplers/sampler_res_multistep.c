@@ -34,7 +34,7 @@ static rung_status res_step(rung_sampler *s, int i, float *x, const sampler_io *
         if (isnan(b1)) b1 = 0;
         if (isnan(b2)) b2 = 0;
         const float shrink = expf(-h);
-        for (size_t k = 0; k < s->total; k++) x[k] = shrink * x[k] + h * (b1 * now[k] + b2 * old[k]);
+        MIX(s, x, 1, {shrink, x}, {h * b1, now}, {h * b2, old});
     }
     q->down = down;
     return next > 0 && eta > 0 ? sigma_add_noise(s, io, x, up) : RUNG_OK;

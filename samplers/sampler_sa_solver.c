@@ -1,7 +1,5 @@
 /* SA-Solver, Xue et al. 2023, stochastic Adams predictor and corrector with the default tau (1 for timesteps 200..800,
  * else 0): SASolverScheduler. */
-#include <string.h>
-
 #include "samplers/lambda_steps.h"
 
 enum { MAX_ORDER = 4 };
@@ -25,9 +23,9 @@ static rung_status sa_open(rung_sampler *s, rung_err *err) {
     const long depth =
         s->c.predictor_order > s->c.corrector_order - 1 ? s->c.predictor_order : s->c.corrector_order - 1;
     RUNG_TRY(ring_open(s, &q->m, (int)depth, err));
-    q->last = sampler_floats(s, s->total, err);
-    q->last_noise = sampler_floats(s, s->total, err);
-    q->now = sampler_floats(s, s->total, err);
+    q->last = sampler_array(s, err);
+    q->last_noise = sampler_array(s, err);
+    q->now = sampler_array(s, err);
     if (!q->last || !q->last_noise || !q->now) return RUNG_ENOMEM;
     return lambda_open(s, END_REPEATS_LAST, false, err);
 }
@@ -100,14 +98,15 @@ static weights step_weights(const rung_sampler *s, int i, int newest, int order,
 static void advance(const rung_sampler *s, const weights *w, const float *from, const float *noise, const float *now,
                     float *x) {
     const sa_solver *q = s->state;
-    for (size_t k = 0; k < s->total; k++) {
-        float sum = 0;
-        for (int j = 0; j < w->order; j++) {
-            const float *m = now ? (j == 0 ? now : ring_at(&q->m, j - 1)) : ring_at(&q->m, j);
-            sum += w->m[j] * m[k];
-        }
-        x[k] = w->x * from[k] + sum + w->noise * noise[k];
+    rung_term terms[MAX_ORDER + 2];
+    size_t count = 0;
+    for (int j = 0; j < w->order; j++) {
+        const float *m = now ? (j == 0 ? now : ring_at(&q->m, j - 1)) : ring_at(&q->m, j);
+        terms[count++] = (rung_term){w->m[j], m};
     }
+    terms[count++] = (rung_term){w->x, from};
+    terms[count++] = (rung_term){w->noise, noise};
+    mix(s, x, 1, terms, count);
 }
 
 static void convert(rung_sampler *s, int i, const float *x, float *out) {
@@ -124,7 +123,6 @@ static int least(long a, long b) { return (int)(a < b ? a : b); }
 
 static rung_status sa_step(rung_sampler *s, int i, float *x, const sampler_io *io) {
     sa_solver *q = s->state;
-    const size_t bytes = s->total * sizeof(float);
     const double t = s->table.t[i];
     RUNG_TRY(run_model(s, io, x, t, s->pred, NULL));
     convert(s, i, x, q->now);
@@ -133,9 +131,9 @@ static rung_status sa_step(rung_sampler *s, int i, float *x, const sampler_io *i
         advance(s, &w, q->last, q->last_noise, q->now, x);
     }
     const int done = q->m.filled;
-    memcpy(ring_push(&q->m), q->now, bytes);
+    MIX(s, ring_push(&q->m), 1, {1, q->now});
     RUNG_TRY(draw_noise(s, io, q->last_noise));
-    memcpy(q->last, x, bytes);
+    MIX(s, q->last, 1, {1, x});
 
     const long left = s->c.lower_order_final ? (long)s->table.n - i : MAX_ORDER;
     const int order = least(least(s->c.predictor_order, left), done + 1);

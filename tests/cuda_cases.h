@@ -2,6 +2,7 @@
  * the test of races. All data are reproducible. */
 #ifndef RUNG_CUDA_CASES_H
 #define RUNG_CUDA_CASES_H
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -180,7 +181,7 @@ static inline void run_csl(const cuda_tc_gemm &g, const product_case &c, const p
             at.push_back((int32_t)(items.size() / RUNG_CSL_UNIT));
         }
     std::vector<uint4> aligned(items.size() / 4 + 1);
-    memcpy(aligned.data(), items.data(), items.size() * sizeof items[0]);
+    std::copy(items.begin(), items.end(), (uint32_t *)aligned.data()); /* maybe none */
     cuda_k_spmm(nullptr, &g, (const uint32_t *)aligned.data(), at.data());
 }
 

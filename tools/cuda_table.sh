@@ -85,42 +85,67 @@ table() {
     }'
 }
 
-# FLOPs and bytes of typical calls, by hand from the comments above the kernels: each operand moves once.
+# FLOPs and bytes of one typical call of every kernel, by hand from the comments above them: each operand moves once.
 estimates() {
     awk 'BEGIN {
-        print "| operation | shape | GFLOP | MB | H100 | limit | 4090 | limit |"
+        print "| kernel | call | MFLOP | MB | H100 | limit | 4090 | limit |"
         print "|---|---|--:|--:|--:|---|--:|---|"
-        attention("self-attention, SD1.5 512x512", 2, 8, 4096, 4096, 40, 48)
-        attention("self-attention, SDXL 1024x1024", 2, 20, 1024, 1024, 64, 64)
-        attention("cross-attention, SD1.5 512x512", 2, 8, 4096, 77, 40, 48)
-        attention("self-attention, T5-XXL", 2, 64, 120, 120, 64, 64)
-        product("TC-FPx, time embedding", 2, 1280, 1280, 0.75)
-        product("TC-FPx, T5-XXL feed-forward", 120, 10240, 4096, 0.75)
-        product("six bits expanded to f16, U-Net feed-forward", 8192, 2560, 320, 0.75 + 2 + 2)
-        product("f16 weights, time embedding", 2, 1280, 1280, 2)
-        product("Tiled-CSL 90% zeros", 16, 4096, 4096, 0.4)
-        product("bitmap + six bits, 50% zeros", 16, 4096, 4096, 0.512)
-        plain("GroupNorm + SiLU, U-Net 64x64x320, pair", 2 * 4096 * 320, 10, 12)
-        plain("LayerNorm + adaLN, 8192 x 1152", 8192 * 1152, 10, 8)
-        plain("epilogue with residual, 8192 x 1152", 8192 * 1152, 4, 12)
+        attention("<32,64,false>", "BERT, 64 tokens", 2, 12, 64, 64, 32, 32)
+        attention("<48,64,false>", "SD1.5 512x512, itself", 2, 8, 4096, 4096, 40, 48)
+        attention("<48,64,false>", "SD1.5 512x512, text", 2, 8, 4096, 77, 40, 48)
+        attention("<64,64,false>", "SDXL 1024x1024, itself", 2, 20, 1024, 1024, 64, 64)
+        attention("<64,64,false>", "T5-XXL, 120 tokens", 2, 64, 120, 120, 64, 64)
+        attention("<80,64,false>", "SD1.5, second level", 2, 8, 1024, 1024, 80, 80)
+        attention("<128,32,false>", "heads of 128", 2, 16, 1024, 1024, 128, 128)
+        attention("<160,32,false>", "SD1.5, third level", 2, 8, 256, 256, 160, 160)
+        attention("<128,32,true>", "VAE, 64x64, one head of 512", 1, 1, 4096, 4096, 512, 512, 4)
+        plain("attention_pack", "SD1.5 512x512, k or v", 2 * 4096 * 320, 0, 4 + 2)
+        for (m = 8; m <= 64; m *= 2) product("fpx_gemm_f16<" m ">", "six bits", m, 4096, 4096, 0.75)
+        for (m = 8; m <= 64; m *= 2) product("bitmap_gemm_f16<" m ">", "six bits, 50% zeros", m, 4096, 4096, 0.512)
+        for (m = 8; m <= 64; m *= 2) product("spmm_f16<" m ">", "90% zeros", m, 4096, 4096, 0.4)
+        plain("finish_parts", "8 x 4096, 13 parts", 8 * 4096, 13 + 2, 4 * (13 + 1))
+        plain("fpx_expand", "2560 x 320", 2560 * 320, 0, 0.75 + 2)
+        plain("bitmap_expand", "2560 x 320, 50% zeros", 2560 * 320, 0, 0.512 + 2)
+        plain("csl_expand", "2560 x 320, 90% zeros", 2560 * 320, 0, 0.4 + 2)
+        plain("expand_fp6", "3x3 convolution, 320 x 320", 9 * 320 * 320, 0, 0.75 + 2)
+        plain("narrow", "8192 x 320 to f16", 8192 * 320, 0, 4 + 2)
+        plain("patches", "3x3, 64x64x320, pair, GroupNorm and SiLU on the way", 2 * 4096 * 320, 12 * 9, 4 + 9 * 2)
+        plain("epilogue", "8192 x 1152, residual", 8192 * 1152, 4, 4 + 4 + 4)
+        plain("act_f32", "SiLU, 2 x 1280", 2 * 1280, 10, 4 + 4)
+        plain("add_f32", "8192 x 320", 8192 * 320, 1, 4 + 4 + 4)
+        plain("add_rows_f32", "8192 x 320", 8192 * 320, 1, 4 + 4)
+        plain("copy2d_f32", "64x64x640, half of a concatenation, pair", 2 * 4096 * 640, 0, 4 + 4)
+        plain("lookup_f32", "77 x 768 from f16", 77 * 768, 0, 2 + 4)
+        plain("unpatchify_f32", "64x64x8, pair", 2 * 4096 * 8, 0, 4 + 4)
+        plain("group_partial_f32", "64x64x320, pair", 2 * 4096 * 320, 4, 4)
+        plain("group_moments_f32", "of 64x64x320, pair", 2 * 16 * 320, 12, 8)
+        plain("group_apply_f32", "64x64x320, pair, SiLU", 2 * 4096 * 320, 14, 4 + 4)
+        plain("group_affine_f32", "320 channels, pair", 2 * 320, 4, 4 + 4)
+        plain("layer_norm_f32", "8192 x 1152, adaLN", 8192 * 1152, 10, 4 + 4)
+        plain("rms_norm_f32", "120 x 4096", 120 * 4096, 4, 4 + 4)
+        plain("combine_f32", "64x64x4, four terms", 4096 * 4, 8, 4 * 5)
+        plain("normal_f32", "64x64x4", 4096 * 4, 60, 4)
+        plain("sinusoids_f32", "2 x 320", 2 * 320, 40, 4)
     }
-    function row(name, shape, flops, bytes, h_peak, g_peak,   h_f, h_b, g_f, g_b) {
+    function row(kernel, call, flops, bytes, h_peak, g_peak,   h_f, h_b, g_f, g_b) {
         h_f = flops / h_peak * 1e6; h_b = bytes / 3.35e12 * 1e6
         g_f = flops / g_peak * 1e6; g_b = bytes / 1.008e12 * 1e6
-        printf("| %s | %s | %.3g | %.3g | %s | %s |\n", name, shape, flops / 1e9, bytes / 1e6, bound(h_f, h_b),
+        printf("| `%s` | %s | %.3g | %.3g | %s | %s |\n", kernel, call, flops / 1e6, bytes / 1e6, bound(h_f, h_b),
             bound(g_f, g_b))
     }
     function bound(arithmetic, memory) {
         return arithmetic > memory ? sprintf("%.3g us | FLOPs", arithmetic) : sprintf("%.3g us | bytes", memory)
     }
-    function attention(name, b, h, lq, lk, d, wide) { # wide: channels that are multiplied
-        row(name, sprintf("batch %d, heads %d, %d x %d, d %d", b, h, lq, lk, d), 4 * b * h * lq * lk * wide,
-            b * h * d * (4 * lq * 2 + lk * 2 * (4 + 2 + 2)), 989.4e12, 165.2e12)
+    function attention(kernel, name, b, h, lq, lk, d, wide, pieces) { # wide: channels that are multiplied
+        if (!pieces) pieces = 1 # each makes the scores anew
+        row("attention" kernel, sprintf("%s: %d x %d heads, %d x %d, d %d", name, b, h, lq, lk, d),
+            2 * b * h * lq * lk * wide * (pieces + 1), b * h * d * (lq * (4 + 4) + lk * (2 + 2)), 989.4e12, 165.2e12)
     }
-    function product(name, m, n, k, bytes) {
-        row(name, sprintf("%d x %d x %d", m, n, k), 2 * m * n * k, bytes * n * k + 2 * m * k + 4 * m * n, 989.4e12, 165.2e12)
+    function product(kernel, name, m, n, k, bytes) {
+        row(kernel, sprintf("%s: %d x %d x %d", name, m, n, k), 2 * m * n * k, bytes * n * k + 2 * m * k + 4 * m * n,
+            989.4e12, 165.2e12)
     }
-    function plain(name, n, flops, bytes) { row(name, sprintf("%d numbers", n), flops * n, bytes * n, 66.9e12, 82.6e12) }'
+    function plain(kernel, call, n, flops, bytes) { row(kernel, call, flops * n, bytes * n, 66.9e12, 82.6e12) }'
 }
 
 if [ "${1:-}" = raw ]; then
@@ -137,7 +162,7 @@ Made by \`tools/cuda_table.sh\` with $("$nvcc" --version | sed -n 's/.*\(release
 
 Registers of a thread, and in parentheses the share of a multiprocessor's threads that can be resident (bounded by
 registers, shared memory, blocks). Shared bytes: static and dynamic. \`tests/cuda_budget.sh\` compiles the kernels anew,
-where there is an nvcc, and fails when one spills or takes more than 8 registers more than here.
+where there is an nvcc, and fails when one spills, takes more than 8 registers more than here, or is in one table only.
 
 EOF
 raw "$root"/kernels/cuda/*.cu | table
@@ -146,9 +171,10 @@ cat <<EOF
 ## Estimate: bytes and FLOPs against the roofline
 
 **An estimate, not a measurement**: the least time that the arithmetic or the memory traffic of a call would take if
-either ran at the device's peak, each operand moved once, nothing else in the way. Real kernels take longer. Peaks by
-NVIDIA's data sheets, dense: H100 SXM 989.4 TFLOPS (f16 tensor, f32 sums), 66.9 (f32), 3.35 TB/s; RTX 4090 165.2, 82.6,
-1.008 TB/s. For six-bit and sparse weights the FLOPs are the dense product's.
+either ran at the device's peak, each operand moved once, nothing else in the way. Real kernels take longer; a launch
+alone takes some microseconds. Peaks by NVIDIA's data sheets, dense: H100 SXM 989.4 TFLOPS (f16 tensor, f32 sums), 66.9
+(f32), 3.35 TB/s; RTX 4090 165.2, 82.6, 1.008 TB/s. For six-bit and sparse weights the FLOPs are the dense product's.
+bf16 is as f16.
 
 EOF
 estimates
