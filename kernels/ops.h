@@ -91,7 +91,7 @@ static inline void op_wait_add(const rung_exec *x, float *y, rung_transfer *t, f
     enum { BLOCK = 1 << 16 };
     const float *rest = NULL;
     if (exec_live(x) && x->comm) (void)rung_comm_wait_rest(x->comm, t, &rest, NULL);
-    const size_t block = rest ? BLOCK : n;
+    const size_t block = rest ? (size_t)BLOCK : n;
     for (size_t i = 0; i < n; i += block) {
         const size_t k = n - i < block ? n - i : block;
         if (rest) op_add(x, buf + i, buf + i, rest + i, k);
