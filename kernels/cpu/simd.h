@@ -65,6 +65,12 @@ VINLINE vf vf_pow2(vf e) {
 }
 /* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
 VINLINE vf vf_scale2(vf p, vf e) { return _mm512_scalef_ps(p, e); }
+/* x - floor(x) */
+VINLINE vf vf_fraction(vf x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+/* p * 2^floor(x) where x >= least or NaN, else 0 */
+VINLINE vf vf_scale2_from(vf p, vf x, vf least) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ), p, x);
+}
 VINLINE float vf_sum(vf a) { /* fixed order */
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -120,6 +126,12 @@ VINLINE vf vf_pow2(vf e) {
 }
 /* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
 VINLINE vf vf_scale2(vf p, vf e) { return vf_mul(p, vf_pow2(e)); }
+/* x - floor(x) */
+VINLINE vf vf_fraction(vf x) { return _mm256_sub_ps(x, _mm256_floor_ps(x)); }
+/* p * 2^floor(x) where x >= least or NaN, else 0; least >= -126 */
+VINLINE vf vf_scale2_from(vf p, vf x, vf least) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), vf_scale2(p, _mm256_floor_ps(x)));
+}
 VINLINE float vf_sum(vf a) { /* fixed order */
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));

@@ -29,15 +29,15 @@ VINLINE vf vexp(vf x) {
     return vf_if_less(x, low, vf_zero(), e);
 }
 
-/* 2^x for x <= 0, the softmax's: 2^n 2^f, |f| <= 1/2, 2^f = 1 + f p(f) */
+/* 2^x for x <= 0, the softmax's: 2^n 2^f with n = floor(x), 2^f = 1 + f p(f) */
 VINLINE vf vexp2_neg(vf x) {
-    const vf n = vf_round(x), f = vf_sub(x, n);
-    vf p = vf_fma(vf_set(0.0013273982f), f, vf_set(0.00967197f));
-    p = vf_fma(p, f, vf_set(0.055506803f));
-    p = vf_fma(p, f, vf_set(0.24022235f));
-    p = vf_fma(p, f, vf_set(0.69314706f));
+    const vf f = vf_fraction(x);
+    vf p = vf_fma(vf_set(0.0018745128f), f, vf_set(0.009000799f));
+    p = vf_fma(p, f, vf_set(0.05581165f));
+    p = vf_fma(p, f, vf_set(0.24016152f));
+    p = vf_fma(p, f, vf_set(0.69315135f));
     p = vf_fma(p, f, vf_set(1.0f));
-    return vf_if_less(x, vf_set(-126.0f), vf_zero(), vf_scale2(p, n));
+    return vf_scale2_from(p, x, vf_set(-126.0f));
 }
 
 /* 1 - erf(z), z >= 0: e^-q(z) */
