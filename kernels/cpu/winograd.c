@@ -268,8 +268,7 @@ size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v) {
     _Static_assert(MOST_POINTS * 20 * (SHARED_SLICE * GEMM_MOST_NR + PAD) <= ROOM_U, "a panel of the widest layer");
     const rung_conv *c = v->c;
     if (be->exact || !kernels_for(be->cpu, 6) || c->kh != 3 || c->kw != 3 || v->a->stride != 1) return 0;
-    if (c->ic < LEAST_CHANNELS || c->ic > MOST_CHANNELS || c->oc < LEAST_CHANNELS || v->oh * v->ow < LEAST_PIXELS)
-        return 0;
+    if (c->ic < LEAST_CHANNELS || c->ic > MOST_CHANNELS || v->oh * v->ow < LEAST_PIXELS) return 0;
     /* A tap would begin inside a group. */
     if (c->w.dtype == GEMM_FP6 && !c->w.sparse && c->ic % GEMM_FP6_GROUP != 0) return 0;
     if (sparse_skipping_suits(be, &c->w, v->a->batch * v->oh * v->ow)) return 0;
