@@ -120,11 +120,12 @@ struct product_case {
     double density = 1;       /* of w, CSL and BITMAP */
     bool any_numbers = false; /* x and the scales as they come; else so that every sum is exact */
     size_t nonzeros = 0;      /* when not 0: just the first so many elements of w */
+    bool two_parts = false;   /* x is the sum of two */
 };
 
 struct product_data {
     std::vector<uint8_t> codes; /* E3M2 [n, k] */
-    std::vector<uint16_t> x;    /* [m, x_row] */
+    std::vector<uint16_t> x;    /* [m, x_row], or [2, m, x_row] */
     std::vector<float> scale;
     size_t x_row, k8;
 };
@@ -140,7 +141,7 @@ static inline product_data product_data_of(const product_case &c) {
     d.k8 = (c.k + 7) / 8 * 8;
     d.x_row = d.k8 + 8;
     d.codes.resize(c.n * c.k);
-    d.x.resize(c.m * d.x_row);
+    d.x.resize((c.two_parts ? 2 : 1) * c.m * d.x_row);
     d.scale.resize(c.n);
     for (size_t i = 0; i < d.codes.size(); i++) {
         const double u = (rnd(&seed) + 1.0) / 2;
@@ -199,14 +200,16 @@ static inline double product_error(const product_case &c) {
     const product_data d = product_data_of(c);
     const size_t row = c.n + 3;
     std::vector<float> sums(c.m * row, 77.0f), ref(c.m * c.n), got(c.m * c.n);
-    std::vector<float> split(c.splits > 1 ? c.splits * c.m * c.n : 0, NAN);
     std::vector<uint4> x(d.x.size() / 8); /* aligned */
     if (c.m) memcpy(x.data(), d.x.data(), d.x.size() * 2);
     cuda_tc_gemm g = {};
-    g.x = x.data(), g.x_row = d.x_row, g.bf16 = c.bf16;
+    std::vector<float> split;
+    g.x = x.data(), g.x_row = d.x_row, g.bf16 = c.bf16, g.two_parts = c.two_parts;
     g.out.m = c.m, g.out.n = c.n, g.k = d.k8;
     g.out.y = sums.data(), g.out.y_row = row, g.out.scale = d.scale.data();
-    g.split = split.data(), g.splits = c.splits;
+    g.splits = c.splits;
+    if (cuda_tc_needs_split(&g)) split.assign(c.splits * cuda_tc_rows(&g) * c.n, NAN);
+    g.split = split.data();
     if (c.kind == FPX) run_fpx(g, c, d);
     if (c.kind == CSL) run_csl(g, c, d);
     if (c.kind == BITMAP) run_bitmap(g, c, d);
@@ -217,7 +220,9 @@ static inline double product_error(const product_case &c) {
         for (size_t j = 0; j < c.n; j++) {
             double v = 0;
             for (size_t t = 0; t < c.k; t++)
-                v += (double)x_value(c, d.x[i * d.x_row + t]) * rung_e3m2_to_f32(d.codes[j * c.k + t]);
+                for (size_t part = 0; part < (c.two_parts ? 2 : 1); part++)
+                    v += (double)x_value(c, d.x[(part * c.m + i) * d.x_row + t]) *
+                         rung_e3m2_to_f32(d.codes[j * c.k + t]);
             ref[i * c.n + j] = (float)(v * d.scale[j]);
             got[i * c.n + j] = sums[i * row + j];
         }

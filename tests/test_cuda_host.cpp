@@ -104,7 +104,7 @@ static void test_mma(bool bf16) {
  * neighbouring elements each; .trans: the same of the transposed matrix. */
 struct matrices {
     uint16_t m[4][8][8];
-    uint32_t plain4[32][4], trans4[32][4], plain2[32][2], trans2[32][2];
+    uint32_t plain4[32][4], trans4[32][4], turned4[32][4], plain2[32][2], trans2[32][2];
 };
 
 __global__ void load_matrices(matrices *g) {
@@ -115,6 +115,7 @@ __global__ void load_matrices(matrices *g) {
     const void *row = m[lane / 8][lane % 8];
     ptx_ldmatrix_x4(g->plain4[lane], row);
     ptx_ldmatrix_x4_trans(g->trans4[lane], row);
+    ptx_ldmatrix_x4(g->turned4[lane], m[3 - lane / 8][7 - lane % 8]); /* each lane's own address counts */
     ptx_ldmatrix_x2(g->plain2[lane], row);
     ptx_ldmatrix_x2_trans(g->trans2[lane], row);
 }
@@ -131,6 +132,7 @@ static void test_ldmatrix() {
                 const int thread = THREAD[r][c / 2], shift = c % 2 * 16;
                 CHECK((uint16_t)(g.plain4[thread][i] >> shift) == g.m[i][r][c]);
                 CHECK((uint16_t)(g.trans4[thread][i] >> shift) == g.m[i][c][r]);
+                CHECK((uint16_t)(g.turned4[thread][i] >> shift) == g.m[3 - i][7 - r][c]);
                 if (i >= 2) continue;
                 CHECK((uint16_t)(g.plain2[thread][i] >> shift) == g.m[i][r][c]);
                 CHECK((uint16_t)(g.trans2[thread][i] >> shift) == g.m[i][c][r]);
@@ -202,6 +204,17 @@ __global__ void copies(const float *src, float *seen) {
     seen[96 + t] = s[32 + t];
 }
 
+/* 16 bytes at a time. */
+__global__ void wide_copies(const float *src, float *seen) {
+    RUNG_SHARED(float, s);
+    const unsigned t = threadIdx.x;
+    ptx_cp_async16(&s[4 * t], &src[4 * t], t % 2 == 0);
+    ptx_cp_async_commit();
+    for (unsigned i = 4 * t; i < 4 * t + 4; i++) seen[i] = s[i];
+    ptx_cp_async_wait<0>();
+    for (unsigned i = 4 * t; i < 4 * t + 4; i++) seen[64 + i] = s[i];
+}
+
 static void test_copies() {
     float src[64], seen[128];
     for (int i = 0; i < 64; i++) src[i] = (float)i + 1;
@@ -211,6 +224,10 @@ static void test_copies() {
         CHECK(seen[32 + i] == src[i]);
         CHECK(seen[96 + i] == (i % 2 ? 0 : src[32 + i]));
     }
+    alignas(16) float wide[64];
+    for (int i = 0; i < 64; i++) wide[i] = src[i];
+    RUNG_LAUNCH(wide_copies, 1, 16, 256, nullptr, wide, seen);
+    for (int i = 0; i < 64; i++) CHECK(std::isnan(seen[i]) && seen[64 + i] == (i / 4 % 2 ? 0 : wide[i]));
 }
 
 /* Conversions over every 16-bit value and around every rounding border, against the definition. */

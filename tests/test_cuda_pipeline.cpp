@@ -86,6 +86,8 @@ int main() {
     same_picture("sd1", NULL, 2, {request_of("a cat, the blue house", 3, NULL, 3), request_of("red", 2, NULL, 3)});
     same_picture("sd1", "f16", 2, {request_of("red apple", 1, "dpm++2m", 4)});
     same_picture("sd1", "fp6", 2, {request_of("red apple", 1, "euler_a", 3)});
+    same_picture("sd1", "bf16", 2, {request_of("red apple", 1, "euler", 4)});
+    same_picture("icons", "bf16", 2, {request_of("red apple", 1, "ddim", 4)});
     same_picture("sd2", NULL, 2, {request_of("a red apple", 5, "ddim", 4)});
     same_picture("turbo", NULL, 2, {request_of("a red apple", 5, NULL, 1)});
     sdxl();

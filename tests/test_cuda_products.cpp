@@ -30,6 +30,12 @@ static void test_splits(product_kind kind) {
     }
 }
 
+/* Activations in two parts, around a tile's 64 rows of x. */
+static void test_two_parts(product_kind kind) {
+    for (size_t m : {0u, 1u, 5u, 31u, 32u, 33u, 70u})
+        for (unsigned splits : {1u, 3u}) expect_exact({kind, m, 130, 200, splits, true, 0.4, false, 0, true});
+}
+
 static void test_density(product_kind kind) {
     for (double density : {0.0, 1.0 / 8192, 0.02, 0.2, 0.49, 0.5, 0.51, 0.8, 1.0}) {
         expect_exact({kind, 4, 130, 200, 1, false, density});
@@ -82,6 +88,7 @@ int main() {
     for (product_kind kind : {FPX, CSL, BITMAP}) {
         test_shapes(kind);
         test_splits(kind);
+        test_two_parts(kind);
         if (kind != FPX) test_density(kind);
         test_counts(kind);
         test_any_numbers(kind);

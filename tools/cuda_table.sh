@@ -108,6 +108,7 @@ estimates() {
         plain("bitmap_expand", "2560 x 320, 50% zeros", 2560 * 320, 0, 0.512 + 2)
         plain("csl_expand", "2560 x 320, 90% zeros", 2560 * 320, 0, 0.4 + 2)
         plain("expand_fp6", "3x3 convolution, 320 x 320", 9 * 320 * 320, 0, 0.75 + 2)
+        plain("widen_bf16", "3x3 convolution, 320 x 320", 9 * 320 * 320, 0, 2 + 4)
         plain("narrow", "8192 x 320 to f16", 8192 * 320, 0, 4 + 2)
         plain("patches", "3x3, 64x64x320, pair, GroupNorm and SiLU on the way", 2 * 4096 * 320, 12 * 9, 4 + 9 * 2)
         plain("epilogue", "8192 x 1152, residual", 8192 * 1152, 4, 4 + 4 + 4)

@@ -41,9 +41,7 @@ static void finalize(struct builder *b, cudnnBackendDescriptor_t d) {
     if (!b->st) b->st = b->l->cudnnBackendFinalize(d);
 }
 
-static cudnnDataType_t type_of(cuda_x_kind kind) {
-    return kind == CUDA_X_F32 ? CUDNN_DATA_FLOAT : kind == CUDA_X_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
-}
+static cudnnDataType_t type_of(cuda_x_kind kind) { return kind == CUDA_X_F32 ? CUDNN_DATA_FLOAT : CUDNN_DATA_HALF; }
 
 /* dims n, c, h, w in NHWC order. A virtual one is never in memory. */
 static cudnnBackendDescriptor_t tensor(struct builder *b, int64_t uid, cudnnDataType_t type, const int64_t dims[4],

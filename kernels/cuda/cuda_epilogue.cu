@@ -7,8 +7,6 @@ static __device__ inline float read_sum(const cuda_epilogue_args &a, size_t r, s
     float v;
     if (a.kind == CUDA_X_F32)
         v = ((const float *)a.sums)[i];
-    else if (a.kind == CUDA_X_BF16)
-        v = __bfloat162float(((const __nv_bfloat16 *)a.sums)[i]);
     else
         v = __half2float(((const __half *)a.sums)[i]);
     if (a.kind == CUDA_X_F16 && !(fabsf(v) < INFINITY)) atomicOr(a.range, 1u);

@@ -166,8 +166,9 @@ void cuda_k_fpx_expand(cudaStream_t s, uint16_t *y, const void *w, size_t rows, 
 }
 
 static __device__ __forceinline__ float sum_of_parts(const cuda_tc_gemm &g, size_t r, size_t c) {
+    const unsigned parts = g.two_parts ? 2 * g.splits : g.splits;
     float v = 0;
-    for (unsigned i = 0; i < g.splits; i++) v += g.split[(i * g.out.m + r) * g.out.n + c];
+    for (unsigned i = 0; i < parts; i++) v += g.split[(i * g.out.m + r) * g.out.n + c];
     return before_act(g.out, r, c, v);
 }
 

@@ -3,16 +3,21 @@
  * thread, so that 16-bit ones are stored four bytes at a time. All: grid blocks_for(outputs / 2), block NT. */
 #include "kernels/cuda/cuda_common.h"
 
-/* A pair of numbers to y[2i], y[2i + 1]; the largest f16 is 65504, 65520 rounds to infinity. */
+/* A pair of numbers to f32 or f16 y[2i], y[2i + 1]; the largest f16 is 65504, 65520 rounds to infinity. */
 static __device__ inline void store_pair(void *y, cuda_x_kind kind, size_t i, float a, float b, unsigned *range) {
     if (kind == CUDA_X_F32) {
         ((float2 *)y)[i] = make_float2(a, b);
-    } else if (kind == CUDA_X_BF16) {
-        ((__nv_bfloat162 *)y)[i] = __floats2bfloat162_rn(a, b);
     } else {
         if (!(fabsf(a) < 65520.0f && fabsf(b) < 65520.0f)) atomicOr(range, 1u);
         ((__half2 *)y)[i] = __floats2half2_rn(a, b);
     }
+}
+
+/* Two bf16 numbers for each: the second is what the first has lost, 16 bits together. */
+static __device__ inline void store_two_parts(__nv_bfloat162 *y, size_t pairs, size_t i, float a, float b) {
+    const __nv_bfloat162 high = __floats2bfloat162_rn(a, b);
+    y[i] = high;
+    y[pairs + i] = __floats2bfloat162_rn(a - __bfloat162float(high.x), b - __bfloat162float(high.y));
 }
 
 __global__ void narrow(void *y, cuda_x_kind kind, size_t row, const float *x, size_t x_row, size_t rows, size_t k,
@@ -20,7 +25,10 @@ __global__ void narrow(void *y, cuda_x_kind kind, size_t row, const float *x, si
     EACH(i, rows *(row / 2)) {
         const size_t r = i / (row / 2), c = i % (row / 2) * 2;
         const float a = c < k ? x[r * x_row + c] : 0, b = c + 1 < k ? x[r * x_row + c + 1] : 0;
-        store_pair(y, kind, i, a, b, range);
+        if (kind == CUDA_X_BF16)
+            store_two_parts((__nv_bfloat162 *)y, rows * (row / 2), i, a, b);
+        else
+            store_pair(y, kind, i, a, b, range);
     }
 }
 
@@ -61,6 +69,10 @@ __global__ void expand_fp6(uint16_t *y, const unsigned char *codes, size_t group
     }
 }
 
+__global__ void widen_bf16(float *y, const uint32_t *x, size_t pairs) {
+    EACH(i, pairs) ((float2 *)y)[i] = make_float2(__uint_as_float(x[i] << 16), __uint_as_float(x[i] & 0xffff0000u));
+}
+
 void cuda_k_narrow(cudaStream_t s, void *y, cuda_x_kind kind, size_t row, const float *x, size_t x_row, size_t rows,
                    size_t k, unsigned *range) {
     const size_t n = rows * (row / 2);
@@ -72,6 +84,10 @@ void cuda_k_patches(cudaStream_t s, void *y, cuda_x_kind kind, const cuda_patche
     const cuda_patches p = *args;
     const size_t n = rows * p.kh * p.kw * (p.cp / 2);
     if (n) RUNG_LAUNCH(patches, blocks_for(n), NT, 0, s, y, kind, p, first, rows, range);
+}
+
+void cuda_k_widen_bf16(cudaStream_t s, float *y, const uint16_t *x, size_t n) {
+    if (n) RUNG_LAUNCH(widen_bf16, blocks_for(n / 2), NT, 0, s, y, (const uint32_t *)x, n / 2);
 }
 
 void cuda_k_expand_fp6(cudaStream_t s, uint16_t *y, const unsigned char *codes, size_t n, size_t k) {

@@ -116,8 +116,8 @@ static const cublasLtMatmulAlgo_t *find_algo(cuda_backend *c, const struct gemm_
 }
 
 /* residual: what beta = 1 adds; NULL: nothing. */
-static void multiply(cuda_backend *c, float *y, size_t y_row, const void *x, size_t x_row, size_t m,
-                     const cuda_matrix *w, cublasLtEpilogue_t epilogue, const float *bias, const float *residual) {
+static void multiply_part(cuda_backend *c, float *y, size_t y_row, const void *x, size_t x_row, size_t m,
+                          const cuda_matrix *w, cublasLtEpilogue_t epilogue, const float *bias, const float *residual) {
     const float one = 1, beta = residual ? 1 : 0;
     struct product p = {0};
     const void *plain = cuda_matrix_plain(c, w);
@@ -143,6 +143,17 @@ static void multiply(cuda_backend *c, float *y, size_t y_row, const void *x, siz
                       "a product");
     }
     product_close(&c->libs, &p);
+}
+
+/* The small parts of bf16 activations first, without the epilogue. */
+static void multiply(cuda_backend *c, float *y, size_t y_row, const void *x, size_t x_row, size_t m,
+                     const cuda_matrix *w, cublasLtEpilogue_t epilogue, const float *bias, const float *residual) {
+    if (cuda_matrix_kind(w) == CUDA_X_BF16) {
+        const uint16_t *low = (const uint16_t *)x + m * x_row;
+        multiply_part(c, y, y_row, low, x_row, m, w, CUBLASLT_EPILOGUE_DEFAULT, NULL, residual);
+        residual = y;
+    }
+    multiply_part(c, y, y_row, x, x_row, m, w, epilogue, bias, residual);
 }
 
 void cuda_finish_sums(cuda_backend *c, float *y, const void *sums, cuda_x_kind kind, size_t sums_row, size_t m,

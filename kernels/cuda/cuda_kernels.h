@@ -66,7 +66,8 @@ void cuda_k_normal(cudaStream_t s, float *y, size_t n, uint64_t seed, uint64_t o
 
 typedef enum { CUDA_X_F32, CUDA_X_F16, CUDA_X_BF16 } cuda_x_kind;
 
-/** y [rows, row] = x [rows, k], rounded, zeros from k to `row`. *range becomes 1 when a number does not fit f16. */
+/** y [rows, row] = x [rows, k], rounded, zeros from k to `row`. *range becomes 1 when a number does not fit f16. bf16:
+ *  y [2, rows, row], then what the first rounding left, rounded. */
 void cuda_k_narrow(cudaStream_t s, void *y, cuda_x_kind kind, size_t row, const float *x, size_t x_row, size_t rows,
                    size_t k, unsigned *range);
 
@@ -83,6 +84,9 @@ typedef struct {
 void cuda_k_patches(cudaStream_t s, void *y, cuda_x_kind kind, const cuda_patches *p, size_t first, size_t rows,
                     unsigned *range);
 
+/** y f32 [n] = x bf16 [n]; n even. */
+void cuda_k_widen_bf16(cudaStream_t s, float *y, const uint16_t *x, size_t n);
+
 /** y [n, k] f16 = the codes of [n, k / 8, 6 bytes]; k a multiple of 8. */
 void cuda_k_expand_fp6(cudaStream_t s, uint16_t *y, const unsigned char *codes, size_t n, size_t k);
 
@@ -92,7 +96,7 @@ void cuda_k_expand_fp6(cudaStream_t s, uint16_t *y, const unsigned char *codes, 
 typedef struct {
     float *y; /* [m, n], or [m, n / 2] for GEGLU */
     size_t y_row;
-    const void *sums; /* f32, f16 or bf16 [m, n], rows sums_row elements apart; may be y for f32 without GEGLU */
+    const void *sums; /* f32 or f16 [m, n], rows sums_row elements apart; may be y for f32 without GEGLU */
     cuda_x_kind kind;
     size_t sums_row, m, n;
     const float *scale, *bias; /* [n]; NULL: 1, 0 */

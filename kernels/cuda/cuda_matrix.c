@@ -11,7 +11,8 @@ enum { ROUND = 8, STRIPE = 4 << 20 };
 static size_t round_up(size_t n) { return size_div_up(n, ROUND) * ROUND; }
 
 cuda_x_kind cuda_matrix_kind(const cuda_matrix *w) {
-    return w->dtype == GEMM_F32 ? CUDA_X_F32 : w->dtype == GEMM_BF16 ? CUDA_X_BF16 : CUDA_X_F16;
+    if (w->dtype == GEMM_F32 || (w->dtype == GEMM_BF16 && w->conv)) return CUDA_X_F32;
+    return w->dtype == GEMM_BF16 ? CUDA_X_BF16 : CUDA_X_F16;
 }
 
 static size_t row_bytes(const cuda_matrix *w) {
@@ -71,10 +72,10 @@ static rung_status send_vector(cuda_backend *c, float **out, const float *host, 
     return RUNG_OK;
 }
 
-static rung_status measure(cuda_matrix *w, const weight_stack *s, size_t taps, bool pad_rows, size_t *bytes,
+static rung_status measure(cuda_matrix *w, const weight_stack *s, size_t taps, bool conv, size_t *bytes,
                            rung_err *err) {
-    *w = (cuda_matrix){.dtype = s->dtype, .n = s->n, .taps = taps, .channels = s->k / taps};
-    w->rows = pad_rows ? round_up(s->n) : s->n;
+    *w = (cuda_matrix){.dtype = s->dtype, .n = s->n, .taps = taps, .channels = s->k / taps, .conv = conv};
+    w->rows = conv ? round_up(s->n) : s->n;
     w->cp = round_up(w->channels);
     if (s->k <= SIZE_MAX / 64 && s->n <= SIZE_MAX / 64 && size_mul(taps, w->cp, &w->kp) && w->kp <= SIZE_MAX / 64 &&
         size_mul(row_bytes(w), w->rows, bytes))
@@ -83,7 +84,7 @@ static rung_status measure(cuda_matrix *w, const weight_stack *s, size_t taps, b
 }
 
 rung_status cuda_matrix_open(cuda_backend *c, cuda_matrix *out, const gemm_part *parts, size_t count, rung_store store,
-                             bool pad_rows, rung_err *err) {
+                             bool conv, rung_err *err) {
     cuda_matrix w = {0};
     weight_stack s;
     size_t bytes = 0;
@@ -92,7 +93,7 @@ rung_status cuda_matrix_open(cuda_backend *c, cuda_matrix *out, const gemm_part 
     rung_status st;
     *out = w;
     RUNG_TRY(weight_stack_of(&s, parts, count, store, err));
-    RUNG_TRY(measure(&w, &s, parts[0].taps, pad_rows, &bytes, err));
+    RUNG_TRY(measure(&w, &s, parts[0].taps, conv, &bytes, err));
     RUNG_TRY_GOTO(st, done, cuda_alloc(&c->base, &w.w, bytes, err));
     p.each = row_bytes(&w);
     p.room = size_min(size_max(STRIPE / p.each, 1), w.rows);
@@ -128,8 +129,10 @@ void cuda_matrix_close(cuda_backend *c, cuda_matrix *w) {
 }
 
 const void *cuda_matrix_plain(cuda_backend *c, const cuda_matrix *w) {
-    if (w->dtype != GEMM_FP6) return w->w;
-    uint16_t *plain = cuda_scratch(c, SCRATCH_WEIGHTS, w->rows * w->kp * sizeof *plain);
-    if (plain) cuda_k_expand_fp6(c->stream, plain, w->w, w->rows, w->kp);
+    const bool widen = w->dtype == GEMM_BF16 && w->conv;
+    if (w->dtype != GEMM_FP6 && !widen) return w->w;
+    void *plain = cuda_scratch(c, SCRATCH_WEIGHTS, w->rows * w->kp * (widen ? sizeof(float) : sizeof(uint16_t)));
+    if (plain && widen) cuda_k_widen_bf16(c->stream, plain, w->w, w->rows * w->kp);
+    if (plain && !widen) cuda_k_expand_fp6(c->stream, plain, w->w, w->rows, w->kp);
     return plain;
 }

@@ -2,7 +2,9 @@
  *
  * Precision. Activations are f32 in memory. Products run on tensor cores with f32 accumulation, on operands of the
  * weights' kind: F32 weights meet f32 activations as TF32 (10 bits of mantissa), F16 and six-bit weights meet
- * activations rounded to f16, BF16 weights activations rounded to bf16. Six-bit codes are exact in f16; a row's factor
+ * activations rounded to f16, BF16 weights the sum of two bf16 numbers for each activation, in two products: one alone
+ * has 8 bits, which shows in a picture. BF16 convolutions run as TF32, their weights expanded for each call, since what
+ * cuDNN computes in bf16 it also returns in bf16. Six-bit codes are exact in f16; a row's factor
  * is applied to the f32 sum. Everything else (norms, softmax, activation functions, epilogues) is f32. An activation
  * that f16 cannot hold is an error at the next sync, never an infinity in the picture.
  */
@@ -152,25 +154,28 @@ void *cuda_record_slot(cuda_backend *c, size_t bytes);
 typedef struct {
     gemm_dtype dtype;
     size_t n, taps, channels;
-    size_t rows, cp, kp; /* n and channels rounded up to 8 (n only where asked for), taps * cp */
+    size_t rows, cp, kp; /* n and channels rounded up to 8 (n for a convolution only), taps * cp */
+    bool conv;
     void *w;
     float *scale, *bias; /* f32 [rows] on the device; NULL: none */
 } cuda_matrix;
 
-/** pad_rows: n becomes a multiple of 8, as cuDNN's tensor-core kernels want it. RUNG_EFORMAT, RUNG_ESHAPE, RUNG_ENOMEM,
- *  RUNG_EDEVICE. */
+/** conv: for a convolution; n becomes a multiple of 8, as cuDNN's tensor-core kernels want it. RUNG_EFORMAT,
+ * RUNG_ESHAPE, RUNG_ENOMEM, RUNG_EDEVICE. */
 rung_status cuda_matrix_open(cuda_backend *c, cuda_matrix *out, const gemm_part *parts, size_t count, rung_store store,
-                             bool pad_rows, rung_err *err);
+                             bool conv, rung_err *err);
 void cuda_matrix_close(cuda_backend *c, cuda_matrix *w); /* a zeroed one is fine */
-/** What the activations become that meet these weights, and the bytes of one. */
+/** What the activations become that meet these weights, and the bytes of one (of bf16 there are two). */
 cuda_x_kind cuda_matrix_kind(const cuda_matrix *w);
-static inline size_t cuda_x_bytes(cuda_x_kind kind) { return kind == CUDA_X_F32 ? sizeof(float) : sizeof(uint16_t); }
-/** The weights in the form that the libraries take, in SCRATCH_WEIGHTS for six bits; NULL after an error. */
+static inline size_t cuda_x_bytes(cuda_x_kind kind) { return kind == CUDA_X_F16 ? sizeof(uint16_t) : sizeof(float); }
+/** The weights in the form that the libraries take, in SCRATCH_WEIGHTS where they have to be expanded; NULL after an
+ *  error. */
 const void *cuda_matrix_plain(cuda_backend *c, const cuda_matrix *w);
 
 /* ---- cuda_gemm.c: cuBLASLt --------------------------------------------------------------------------------------- */
 
-/** y[r, :] = ep(x[r, :] W^T): x in the kind of the weights, rows of kp elements x_row apart. ep is never NULL. */
+/** y[r, :] = ep(x[r, :] W^T): x in the kind of the weights, rows of kp elements x_row apart; bf16 as cuda_k_narrow
+ *  leaves it. ep is never NULL. */
 void cuda_gemm(cuda_backend *c, float *y, const void *x, size_t x_row, size_t m, const cuda_matrix *w,
                const rung_epilogue *ep);
 /** Sums of `kind` through the whole epilogue, the weights' factors and bias among it. */
@@ -182,11 +187,11 @@ void cuda_epilogue_key(uint64_t k[EPILOGUE_KEYS], const rung_epilogue *ep);
 
 /* ---- cuda_dnn.c: cuDNN ------------------------------------------------------------------------------------------- */
 
-/* A convolution as cuDNN sees it: NHWC, x [batch, h, w, c], filter [k, r, s, c], y of the same kind. */
+/* A convolution as cuDNN sees it: NHWC, x [batch, h, w, c], filter [k, r, s, c], y of the same kind: f32 or f16. */
 typedef struct {
     cuda_x_kind kind;
     int64_t batch, h, w, c, k, r, s, stride, pad_h, pad_w;
-    bool bias, relu; /* fused: y = relu(conv + bias); f32 only, the bias of the other kinds would be rounded */
+    bool bias, relu; /* fused: y = relu(conv + bias); f32 only, the bias of f16 would be rounded */
 } cuda_dnn_shape;
 
 typedef struct {

@@ -165,7 +165,8 @@ void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const c
         return;
     }
     const unsigned tile_rows = p->form == CUDA_PACKED_FPX ? CUDA_TC_FPX_ROWS : TILE_ROWS;
-    cuda_tc_gemm g = {.x = x, .x_row = w->kp, .bf16 = w->dtype == GEMM_BF16, .k = w->kp};
+    cuda_tc_gemm g = {
+        .x = x, .x_row = w->kp, .bf16 = w->dtype == GEMM_BF16, .two_parts = w->dtype == GEMM_BF16, .k = w->kp};
     g.out = (cuda_epilogue_args){.y = y,
                                  .y_row = ep->act == RUNG_ACT_GEGLU ? w->n / 2 : w->n,
                                  .m = m,
@@ -173,8 +174,10 @@ void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const c
                                  .scale = w->scale,
                                  .bias = w->bias,
                                  .ep = *ep};
-    g.splits = cuda_tc_splits(m, w->n, w->kp, tile_rows, c->multiprocessors);
-    if (cuda_tc_needs_split(&g) && !(g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * m * w->n * sizeof *g.split)))
+    const size_t rows = cuda_tc_rows(&g);
+    g.splits = cuda_tc_splits(rows, w->n, w->kp, tile_rows, c->multiprocessors);
+    if (cuda_tc_needs_split(&g) &&
+        !(g.split = cuda_scratch(c, SCRATCH_SPLIT, g.splits * rows * w->n * sizeof *g.split)))
         return;
     if (p->form == CUDA_PACKED_FPX) cuda_k_fpx_gemm(c->stream, &g, p->items);
     if (p->form == CUDA_PACKED_BITMAP) cuda_k_bitmap_gemm(c->stream, &g, p->bitmap, p->items, p->at);

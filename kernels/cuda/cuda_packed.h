@@ -29,7 +29,7 @@ rung_status cuda_packed_open(cuda_backend *c, cuda_packed *out, cuda_matrix *w, 
                              const gemm_part *parts, size_t count, rung_err *err);
 void cuda_packed_close(cuda_backend *c, cuda_packed *p); /* a zeroed one is fine */
 
-/** y = ep(x W^T): x f16 or bf16 [m, w->kp], as the weights are; zeros behind their columns. */
+/** y = ep(x W^T): x f16 [m, w->kp], or bf16 [2, m, w->kp], as the weights are; zeros behind their columns. */
 void cuda_packed_run(cuda_backend *c, float *y, const void *x, size_t m, const cuda_packed *p, const cuda_matrix *w,
                      const rung_epilogue *ep);
 #endif

@@ -9,6 +9,12 @@ extern "C" {
 #include "kernels/backend.h"
 #include "kernels/cuda/cuda_kernels.h"
 
+#ifdef __CUDACC__
+#define CUDA_TC_BOTH static inline __host__ __device__
+#else
+#define CUDA_TC_BOTH static inline
+#endif
+
 /* ---- cuda_attention.cu ---- */
 
 /** Bytes of scratch: k and v as f16. */
@@ -25,17 +31,21 @@ void cuda_k_attention(cudaStream_t s, const rung_attention_args *a, void *scratc
  */
 
 typedef struct {
-    const void *x; /* f16, or bf16, [m, k]; 16-byte aligned */
+    const void *x; /* f16, or bf16, [m, k]; 16-byte aligned; two_parts: [2, m, k], to be added */
     size_t x_row;  /* elements between rows; a multiple of 8 */
-    bool bf16;
+    bool bf16, two_parts;
     size_t k;               /* a multiple of 8; columns behind the weight's own are 0 in x or in w */
     cuda_epilogue_args out; /* y, y_row, m, n, scale, bias, ep; the others are not looked at */
     unsigned splits;        /* parts of k that are summed apart and then added in their order; at least 1 */
-    float *split;           /* f32 [splits, m, n]: needed for several parts, and for GEGLU */
+    float *split;           /* f32 [splits, rows of x, n]: see cuda_tc_needs_split */
 } cuda_tc_gemm;
 
-static inline bool cuda_tc_needs_split(const cuda_tc_gemm *g) {
-    return g->splits > 1 || g->out.ep.act == RUNG_ACT_GEGLU;
+CUDA_TC_BOTH size_t cuda_tc_rows(const cuda_tc_gemm *g) { /* of x */
+    return g->two_parts ? 2 * g->out.m : g->out.m;
+}
+
+CUDA_TC_BOTH bool cuda_tc_needs_split(const cuda_tc_gemm *g) {
+    return g->splits > 1 || g->two_parts || g->out.ep.act == RUNG_ACT_GEGLU;
 }
 
 /* Columns of y that a block makes. */

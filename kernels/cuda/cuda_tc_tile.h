@@ -31,10 +31,10 @@ static __device__ __forceinline__ tc_part tc_part_of(const cuda_tc_gemm &g) {
     const unsigned steps = (unsigned)((g.k + STEP - 1) / STEP), z = blockIdx.z;
     p.x = (const uint16_t *)g.x;
     p.x_row = g.x_row;
-    p.m = (unsigned)g.out.m, p.n = (unsigned)g.out.n, p.k = (unsigned)g.k;
+    p.m = (unsigned)cuda_tc_rows(&g), p.n = (unsigned)g.out.n, p.k = (unsigned)g.k;
     p.first_step = (unsigned)((unsigned long long)steps * z / g.splits);
     p.steps = (unsigned)((unsigned long long)steps * (z + 1) / g.splits) - p.first_step;
-    p.plane = g.splits > 1 || g.out.ep.act == RUNG_ACT_GEGLU ? g.split + z * g.out.m * g.out.n : nullptr;
+    p.plane = cuda_tc_needs_split(&g) ? g.split + z * cuda_tc_rows(&g) * g.out.n : nullptr;
     return p;
 }
 
@@ -111,8 +111,8 @@ void tc_finish(cudaStream_t s, const cuda_tc_gemm *g);
 /* One instance for TOKENS rows of x: dynamic shared memory (`fixed` bytes of w, and x's two tiles) when fixed > 0. */
 #define TC_LAUNCH_TOKENS(kernel, tokens, g, rows, fixed, s, ...)                                                       \
     do {                                                                                                               \
-        const dim3 grid_((unsigned)(((g).out.n + (rows)-1) / (rows)), (unsigned)(((g).out.m + (tokens)-1) / (tokens)), \
-                         (g).splits);                                                                                  \
+        const unsigned blocks_ = (unsigned)((cuda_tc_rows(&(g)) + (tokens)-1) / (tokens));                             \
+        const dim3 grid_((unsigned)(((g).out.n + (rows)-1) / (rows)), blocks_, (g).splits);                            \
         const unsigned shared_ = (fixed) > 0 ? (fixed) + 2 * 2 * (tokens)*STEP : 0;                                    \
         if (shared_ > 48 << 10)                                                                                        \
             cudaFuncSetAttribute(kernel<tokens>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_);           \
@@ -122,11 +122,11 @@ void tc_finish(cudaStream_t s, const cuda_tc_gemm *g);
 /* The launch of a product for the number of rows in a tile of x: as few as cover m, at most 64. */
 #define TC_LAUNCH(kernel, g, rows, fixed, s, ...)                                                                      \
     do {                                                                                                               \
-        if ((g).out.m <= 8)                                                                                            \
+        if (cuda_tc_rows(&(g)) <= 8)                                                                                   \
             TC_LAUNCH_TOKENS(kernel, 8, g, rows, fixed, s, __VA_ARGS__);                                               \
-        else if ((g).out.m <= 16)                                                                                      \
+        else if (cuda_tc_rows(&(g)) <= 16)                                                                             \
             TC_LAUNCH_TOKENS(kernel, 16, g, rows, fixed, s, __VA_ARGS__);                                              \
-        else if ((g).out.m <= 32)                                                                                      \
+        else if (cuda_tc_rows(&(g)) <= 32)                                                                             \
             TC_LAUNCH_TOKENS(kernel, 32, g, rows, fixed, s, __VA_ARGS__);                                              \
         else                                                                                                           \
             TC_LAUNCH_TOKENS(kernel, 64, g, rows, fixed, s, __VA_ARGS__);                                              \
