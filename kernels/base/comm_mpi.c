@@ -268,7 +268,7 @@ static rung_status wait_for(struct world *w, int n, MPI_Request *r, rung_err *er
         RUNG_TRY(look(w, n, r, ask, &done, &heard, err));
         if (done) return RUNG_OK;
         if (heard) heard_at = t;
-        if (ask && w->o.cancelled && w->o.cancelled(w->o.user))
+        if (w->o.cancelled && w->o.cancelled(w->o.user))
             return rung_fail(err, RUNG_ECANCELLED,
                              "rank %d of %d: stopped by a signal while it waited for the other ranks", w->rank,
                              w->size);
@@ -410,11 +410,14 @@ rung_status rung_mpi_done(rung_comm *world, rung_err *err) {
     return listen_now(world, err); /* what nobody has read MPI libraries complain about */
 }
 
-/* The others have read what was told once they come here too; those that cannot are not waited for long. */
+/* The others have read what was told once they come here too; those that cannot are not waited for long. Buffers of
+ * what is under way may be gone by now: then nothing of MPI's that would touch them is called. */
 static void wait_until_known(struct world *w) {
     const double start = now();
     MPI_Request all;
     int done = 0;
+    while (w->under_way && now() - start < leave_within) nap(10 * 1000 * 1000);
+    if (w->under_way) return;
     if (MPI_Ibarrier(w->control, &all) != MPI_SUCCESS) return;
     while (!done && now() - start < leave_within) {
         if (MPI_Test(&all, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
