@@ -93,36 +93,38 @@ static rung_pool *pools[POOLS];
 
 /* ---- pieces ---- */
 
-/* What is expanded, from any k on, are the numbers to the bit. */
-static void pieces(const sparse_kernels *sk, size_t nr, rung_dtype dtype, double density) {
-    const size_t n = nr + 3, k = 100 + pick(40);
+/* What is read and, by k, expanded, from any k on, are the numbers to the bit. */
+static void pieces(const sparse_kernels *sk, size_t nr, rung_dtype dtype, double density, bool by_columns) {
+    const size_t n = nr + 3, k = 100 + pick(200);
     weight w = make(dtype, (const size_t[]){n, k}, 2, density);
     w.sparse.scale = NULL;
     rung_err e = {0};
     CHECK(rung_tensor_to_f32(&w.sparse, 0, n * k, w.numbers, &e) == RUNG_OK);
     weight_stack stack = {.n = n, .k = k, .sparse = true, .values = dtype, .held = w.row_at[n]};
     sparse_panels *s;
-    if (!CHECK(sparse_panels_open(&s, &stack, nr, &e) == RUNG_OK)) return;
+    if (!CHECK(sparse_panels_open(&s, &stack, nr, by_columns, &e) == RUNG_OK)) return;
     for (size_t r = 0; r < n; r++) sparse_panels_put(s, r, w.numbers + r * k);
     size_t wrong = 0;
     for (size_t i = 0; i < 8; i++) {
         const size_t k0 = pick(k), kn = 1 + pick(k - k0), panel = i % 2;
         guard out = guard_floats(kn * nr);
         float *row = malloc(kn * sizeof *row);
-        sk->expand(s, panel, k0, kn, out.p);
+        if (!by_columns) sk->expand(s, panel, k0, kn, out.p);
         for (size_t j = 0; j < nr; j++) {
             const size_t col = panel * nr + j;
             sparse_panels_row(s, col < n ? col : n - 1, k0, kn, row);
             for (size_t c = 0; c < kn; c++) {
                 const float want = col < n ? w.numbers[col * k + k0 + c] : 0;
-                wrong += memcmp(&want, &out.p[c * nr + j], 4) != 0 || (col < n && memcmp(&want, &row[c], 4) != 0);
+                wrong += !by_columns && memcmp(&want, &out.p[c * nr + j], 4) != 0;
+                wrong += col < n && memcmp(&want, &row[c], 4) != 0;
             }
         }
         guard_free(&out);
         free(row);
     }
     if (!CHECK(wrong == 0))
-        fprintf(stderr, "  %s density %g nr %zu: %zu wrong\n", rung_dtype_name(dtype), density, nr, wrong);
+        fprintf(stderr, "  %s density %g nr %zu by columns %d: %zu wrong\n", rung_dtype_name(dtype), density, nr,
+                by_columns, wrong);
     CHECK(sparse_panels_bytes(s) <= n * k * 4 + 100000);
     sparse_panels_close(&s);
     release(&w);
@@ -334,7 +336,8 @@ int main(void) {
         if (!sk) continue;
         for (size_t d = 0; d < 4; d++)
             for (size_t f = 0; f < sizeof densities / sizeof *densities; f++)
-                pieces(sk, gemm_panel_width(levels[i]), dtypes[d], densities[f]);
+                for (int by_columns = 0; by_columns <= 1; by_columns++)
+                    pieces(sk, gemm_panel_width(levels[i]), dtypes[d], densities[f], by_columns);
         transposes(sk);
     }
     for (int i = 0; i < 120; i++) {

@@ -38,6 +38,7 @@ struct job {
     size_t m, rows, row_blocks; /* rows of a task */
     size_t cols, col_blocks;    /* columns of a task: whole panels */
     size_t kc;                  /* k of a block */
+    size_t height;              /* of a tile, at most */
     bool thin, geglu;
     bool in_place; /* A is read where it lies */
     bool direct;   /* sums are the output, and are made where it lies */
@@ -109,7 +110,7 @@ static const void *next_weights(const struct work *s, size_t panel, bool last) {
 static void sum_panels(const struct work *s, float *c, size_t panel0, size_t panels, bool finish, const float *gates) {
     const gemm_weights *w = s->j->out.w;
     const gemm_kernels *k = s->j->k;
-    const size_t tiles = size_div_up(s->rows, s->j->thin ? k->thin_rows : k->mr);
+    const size_t tiles = size_div_up(s->rows, s->j->height);
     for (size_t p = 0; p < panels; p++) {
         const float *b = s->panel;
         if (w->dtype == GEMM_F32)
@@ -188,7 +189,8 @@ static void split(struct job *j) {
     j->cols = task_panels * j->k->nr;
     j->col_blocks = size_div_up(panels, task_panels);
     const size_t kc = j->thin ? THIN_KC : j->m <= 2 * mr ? FEW_KC : GEMM_KC, k = j->out.w->k;
-    j->kc = size_div_up(size_div_up(k, size_div_up(k, kc)), GEMM_FP6_GROUP) * GEMM_FP6_GROUP;
+    const size_t unit = j->out.w->sparse ? SPARSE_RUN : GEMM_FP6_GROUP;
+    j->kc = size_div_up(size_div_up(k, size_div_up(k, kc)), unit) * unit;
 }
 
 void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const gemm_source *src,
@@ -203,11 +205,14 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         gemm_run_ref(be, &j.out, m, src);
         return;
     }
-    if (sparse_skipping_suits(be, w, m)) {
+    const bool by_columns = w->sparse && w->sparse->by_columns;
+    if (by_columns && m > SPARSE_FEW_COLUMNS) {
         sparse_skip_run(be, &j.out, m, src);
         return;
     }
-    j.thin = m <= (w->sparse ? (size_t)SPARSE_THIN : j.k->few_rows);
+    const size_t thin = by_columns ? SPARSE_THIN_COLUMNS : w->sparse ? SPARSE_THIN : j.k->thin_rows;
+    j.thin = by_columns || m <= (w->sparse ? thin : j.k->few_rows);
+    j.height = j.thin ? thin : j.k->mr;
     j.in_place = reads_in_place(&j);
     j.direct = sums_are_output(&j.out, j.k->nr);
     split(&j);

@@ -30,7 +30,8 @@ static rung_status allocate(gemm_weights *w, const weight_stack *s, rung_err *er
     w->bias = s->bias ? calloc(cols, sizeof *w->bias) : NULL;
     if ((s->scale && !w->scale) || (s->bias && !w->bias))
         return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
-    return s->sparse ? sparse_panels_open(&w->sparse, s, w->nr, err) : allocate_panels(w, err);
+    if (!s->sparse) return allocate_panels(w, err);
+    return sparse_panels_open(&w->sparse, s, w->nr, sparse_by_columns(s), err);
 }
 
 /* Code of k = i of a group whose words of a column lie nr apart: see gemm_weights. */

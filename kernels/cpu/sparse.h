@@ -1,26 +1,32 @@
 /* kernels/cpu/sparse.h - weights that stay sparse in memory, and the two ways to multiply with them: expand a panel and
  * compute as dense, or skip what is not there. Internal to kernels/cpu.
  *
- * A panel is nr columns (rows of W), as in gemm.h. For each k it has a mask of nr bits, bit j for column j, and the
- * values of the bits that are set follow each other in the order of k, then of columns. Every SPARSE_BLOCK of k an
- * index says which value comes next. Six-bit values lie in chunks of 64 codes in 48 bytes: three planes of 16 bytes;
- * plane p holds codes 16 p .. 16 p + 15 in its low six bits and, above, bits 2 p, 2 p + 1 of codes 48 .. 63. Bytes for
- * a weight at density d: 1/8 + 0.75 d, and 1/(8 nr) of index.
+ * A panel is nr columns (rows of W), as in gemm.h. A mask says which weights are there, and the values of the bits that
+ * are set follow each other, in one of two orders:
+ *
+ *   by k        for each k a mask of nr bits, bit j for column j: what expanding wants. Every SPARSE_BLOCK of k an
+ * index says which value comes next. by columns  SPARSE_RUN of k at a time, column after column, a mask of as many bits
+ * for each: what skipping wants. The index is one for each run.
+ *
+ * Six-bit values lie in chunks of 64 codes in 48 bytes: three planes of 16 bytes; plane p holds codes 16 p .. 16 p + 15
+ * in its low six bits and, above, bits 2 p, 2 p + 1 of codes 48 .. 63. Bytes for a weight at density d: 1/8 + 0.75 d,
+ * and 1/(8 nr) of index (by columns a quarter of it).
  */
 #ifndef RUNG_CPU_SPARSE_H
 #define RUNG_CPU_SPARSE_H
 #include "kernels/cpu/gemm.h"
 
 typedef enum { SPARSE_E3M2, SPARSE_E2M3, SPARSE_F16, SPARSE_BF16 } sparse_values;
-enum { SPARSE_BLOCK = 32, SPARSE_CHUNK = 64, SPARSE_CHUNK_BYTES = 48, SPARSE_STEPS = 16 };
+enum { SPARSE_BLOCK = 32, SPARSE_RUN = 128, SPARSE_CHUNK = 64, SPARSE_CHUNK_BYTES = 48, SPARSE_STEPS = 16 };
 
 struct sparse_panels {
     sparse_values type;
-    size_t nr, n, k, panels, blocks; /* blocks: of a panel */
-    size_t held;                     /* values, of all panels */
-    unsigned char *masks;            /* [panels][k][nr / 8] */
-    uint32_t *block_at;              /* [panels][blocks]: the block's first value, counted from the panel's first */
-    size_t *panel_at;                /* [panels]: the panel's first value, a multiple of SPARSE_CHUNK */
+    bool by_columns;
+    size_t nr, n, k, panels, blocks; /* blocks: of a panel; or runs */
+    unsigned char *masks; /* [panels][k][nr / 8]; by columns [panels][blocks][nr][16], the last block's shorter ones
+                           * without gaps, [panels][nr * ceil(k / 8)] in all */
+    uint32_t *block_at;   /* [panels][blocks + 1]: the block's first value, counted from the panel's first */
+    size_t *panel_at;     /* [panels]: the panel's first value, a multiple of SPARSE_CHUNK */
     unsigned char *values;
     size_t end;                          /* of the values, a multiple of SPARSE_CHUNK */
     float magnitude[32];                 /* of the six-bit codes */
@@ -29,7 +35,10 @@ struct sparse_panels {
 };
 
 /** For the rows of a sparse stack, which are to be put in order. RUNG_ENOMEM, RUNG_ESHAPE. */
-rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, rung_err *err);
+rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, bool by_columns,
+                               rung_err *err);
+/** Which order is the faster one: does skipping pay? */
+bool sparse_by_columns(const weight_stack *stack);
 /** Row 0, 1, ... of W, without the scale; n of them make it whole. */
 void sparse_panels_put(sparse_panels *s, size_t row, const float *numbers);
 void sparse_panels_close(sparse_panels **s);
@@ -37,29 +46,35 @@ size_t sparse_panels_bytes(const sparse_panels *s);
 /** W[col, k0 .. k0 + kn) without the scale. */
 void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out);
 
-/** Is skipping faster than expanding for m rows? */
-bool sparse_skipping_suits(const cpu_backend *be, const gemm_weights *w, size_t m);
-/** gemm_run by skipping. An element that is not stored multiplies nothing, not even a NaN. */
+/** The masks of a run, by columns: `each` bytes for a column, one column after the other. */
+static inline const unsigned char *sparse_run_masks(const sparse_panels *s, size_t panel, size_t run, size_t *each) {
+    const size_t bytes = (s->k + 7) / 8, before = run * (SPARSE_RUN / 8), left = bytes - before;
+    *each = left < SPARSE_RUN / 8 ? left : SPARSE_RUN / 8;
+    return s->masks + (panel * bytes + before) * s->nr;
+}
+
+/** gemm_run by skipping: weights by columns. An element that is not stored multiplies nothing, not even a NaN. */
 void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src);
 
 /* ---- what an ISA brings ------------------------------------------------------------------------------------------ */
 
-/* A tile of rows in vectors; rows that thin() takes; panels that skip() takes: they share A's rows while those are in
- * L1. */
-enum { SPARSE_VECTORS = 4, SPARSE_THIN = 4, SPARSE_PANELS = 2 };
+/* A tile of rows in vectors; rows that thin() takes, by k and by columns, and up to how many it is called for the
+ * latter; panels that skip() takes: they share A's rows while those are in L1. */
+enum { SPARSE_VECTORS = 4, SPARSE_THIN = 4, SPARSE_THIN_COLUMNS = 8, SPARSE_FEW_COLUMNS = 16, SPARSE_PANELS = 2 };
 
 typedef struct {
     size_t vl;
-    /** Panel `panel`, k0 .. k0 + kn, as f32 [kn, nr]. */
+    /** Panel `panel`, k0 .. k0 + kn, as f32 [kn, nr]. By k only. */
     void (*expand)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, float *out);
-    /** c [rows, nr] (+)= a [rows, kn] times that; rows <= SPARSE_THIN. */
+    /** c [rows, nr] (+)= a [rows, kn] times that; rows <= SPARSE_THIN(_COLUMNS). By columns: k0 is a multiple of
+     * SPARSE_RUN. */
     void (*thin)(const sparse_panels *s, size_t panel, size_t k0, size_t kn, const float *a, size_t lda, size_t rows,
                  float *c, size_t ldc, bool add);
-    /** c += W a over the stored weights of panels `panel` .. + panels, k0 .. k0 + kn; panels <= SPARSE_PANELS. Rows of
-     * A in tiles of 4 vl: a [tiles][kn, 4 vl], c [tiles][panels * nr, 4 vl], tiles a_tile and c_tile floats apart; of
-     * the last one only the vectors that `rows` reach. */
-    void (*skip)(const sparse_panels *s, size_t panel, size_t panels, size_t k0, size_t kn, const float *a,
-                 size_t a_tile, size_t rows, float *c, size_t c_tile);
+    /** c += W a over the stored weights of panels `panel` .. + panels in run `run`; panels <= SPARSE_PANELS. Rows of A
+     * in tiles of 4 vl: a [tiles][SPARSE_RUN + 1, 4 vl], of which the last is zeros; c [tiles][panels * nr, 4 vl],
+     * tiles a_tile and c_tile floats apart; of the last one only the vectors that `rows` reach. */
+    void (*skip)(const sparse_panels *s, size_t panel, size_t panels, size_t run, const float *a, size_t a_tile,
+                 size_t rows, float *c, size_t c_tile);
     /** dst [cols, rows] = src [rows, cols]; rows and cols multiples of 8. */
     void (*transpose)(float *dst, size_t dst_ld, const float *src, size_t src_ld, size_t rows, size_t cols);
 } sparse_kernels;

@@ -28,14 +28,12 @@ static void put_value(sparse_panels *s, size_t at, uint16_t word) {
     }
 }
 
-/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. No branch asks which ones are 0:
- * a 0 is put, which changes nothing, and the next one takes its place. */
-static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
+/* No branch asks which ones are 0: a 0 is put, which changes nothing, and the next one takes its place. */
+static size_t pack_by_k(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
     unsigned char *mask = s->masks + panel * s->k * (s->nr / 8);
-    s->panel_at[panel] = at;
     for (size_t k = 0; k < s->k; k++, mask += s->nr / 8) {
         if (k % SPARSE_BLOCK == 0)
-            s->block_at[panel * s->blocks + k / SPARSE_BLOCK] = (uint32_t)(at - s->panel_at[panel]);
+            s->block_at[panel * (s->blocks + 1) + k / SPARSE_BLOCK] = (uint32_t)(at - s->panel_at[panel]);
         for (size_t j = 0; j < columns; j++) {
             const uint16_t word = words[j * s->k + k];
             const unsigned held = word != 0;
@@ -44,19 +42,49 @@ static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const u
             at += held;
         }
     }
-    s->held += at - s->panel_at[panel];
+    return at;
+}
+
+static size_t pack_by_columns(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
+    unsigned char *mask = s->masks + panel * s->nr * size_div_up(s->k, 8);
+    for (size_t run = 0; run < s->blocks; run++) {
+        const size_t k0 = run * SPARSE_RUN, kn = size_min(SPARSE_RUN, s->k - k0), bytes = size_div_up(kn, 8);
+        s->block_at[panel * (s->blocks + 1) + run] = (uint32_t)(at - s->panel_at[panel]);
+        for (size_t j = 0; j < columns; j++) {
+            for (size_t i = 0; i < kn; i++) {
+                const uint16_t word = words[j * s->k + k0 + i];
+                const unsigned held = word != 0;
+                mask[j * bytes + i / 8] |= (unsigned char)(held << i % 8);
+                put_value(s, at, word);
+                at += held;
+            }
+        }
+        mask += s->nr * bytes;
+    }
+    return at;
+}
+
+/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. */
+static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
+    s->panel_at[panel] = at;
+    at = (s->by_columns ? pack_by_columns : pack_by_k)(s, panel, columns, words, at);
+    s->block_at[panel * (s->blocks + 1) + s->blocks] = (uint32_t)(at - s->panel_at[panel]);
     return size_div_up(at, SPARSE_CHUNK) * SPARSE_CHUNK;
+}
+
+static size_t mask_bytes(const sparse_panels *s) { /* of a panel */
+    return s->by_columns ? size_div_up(s->k, 8) * s->nr : s->k * (s->nr / 8);
 }
 
 static rung_status allocate(sparse_panels *s, size_t held, rung_err *err) {
     enum { SLACK = 128 }; /* vectors may look past the last value */
     const size_t room = size_div_up(held, SPARSE_CHUNK) * SPARSE_CHUNK + s->panels * SPARSE_CHUNK;
     size_t masks, words;
-    if (s->k > UINT32_MAX / s->nr || !size_mul(s->panels * s->k, s->nr / 8, &masks) ||
+    if (s->k > UINT32_MAX / s->nr || !size_mul(s->panels, mask_bytes(s), &masks) ||
         !size_mul(s->k, s->nr * sizeof *s->words, &words))
         return rung_fail(err, RUNG_ESHAPE, "layer weight [%zu, %zu] is too large", s->n, s->k);
-    s->masks = calloc(masks, 1);
-    s->block_at = calloc(s->panels * s->blocks, sizeof *s->block_at);
+    s->masks = calloc(masks + 1, 1); /* whoever reads words looks past the last byte */
+    s->block_at = calloc(s->panels * (s->blocks + 1), sizeof *s->block_at);
     s->panel_at = calloc(s->panels, sizeof *s->panel_at);
     s->values = calloc((six_bit(s->type) ? room / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : room * 2) + SLACK, 1);
     s->words = malloc(words);
@@ -65,13 +93,20 @@ static rung_status allocate(sparse_panels *s, size_t held, rung_err *err) {
     return RUNG_OK;
 }
 
-rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, rung_err *err) {
+bool sparse_by_columns(const weight_stack *stack) {
+    enum { DENSEST = 35 /* of 100 */ };
+    return stack->held <= stack->n * stack->k / 100 * DENSEST;
+}
+
+rung_status sparse_panels_open(sparse_panels **out, const weight_stack *stack, size_t nr, bool by_columns,
+                               rung_err *err) {
     *out = NULL;
     sparse_panels *s = calloc(1, sizeof *s);
     if (!s) return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", stack->n, stack->k);
     *s = (sparse_panels){.type = values_of(stack->values), .nr = nr, .n = stack->n, .k = stack->k};
+    s->by_columns = by_columns;
     s->panels = size_div_up(s->n, nr);
-    s->blocks = size_div_up(s->k, SPARSE_BLOCK);
+    s->blocks = size_div_up(s->k, by_columns ? SPARSE_RUN : SPARSE_BLOCK);
     for (uint8_t c = 0; c < 32; c++)
         s->magnitude[c] = s->type == SPARSE_E2M3 ? rung_e2m3_to_f32(c) : rung_e3m2_to_f32(c);
     for (uint8_t c = 0; c < 32; c++) s->code[(unsigned)(s->magnitude[c] * SPARSE_STEPS)] = c;
@@ -114,7 +149,7 @@ void sparse_panels_close(sparse_panels **sp) {
 
 size_t sparse_panels_bytes(const sparse_panels *s) {
     const size_t values = six_bit(s->type) ? s->end / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : s->end * sizeof *s->words;
-    return values + s->panels * (s->k * (s->nr / 8) + s->blocks * sizeof *s->block_at + sizeof *s->panel_at);
+    return values + s->panels * (mask_bytes(s) + (s->blocks + 1) * sizeof *s->block_at + sizeof *s->panel_at);
 }
 
 static float value_at(const sparse_panels *s, size_t at) {
@@ -130,10 +165,27 @@ static float value_at(const sparse_panels *s, size_t at) {
     return s->type == SPARSE_F16 ? rung_f16_to_f32(word) : rung_bf16_to_f32(word);
 }
 
-void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out) {
+/* W[col, one run) to out [SPARSE_RUN]. */
+static void read_run(const sparse_panels *s, size_t col, size_t run, float *out) {
+    const size_t panel = col / s->nr, j = col % s->nr;
+    size_t each, at = s->panel_at[panel] + s->block_at[panel * (s->blocks + 1) + run];
+    const unsigned char *mask = sparse_run_masks(s, panel, run, &each);
+    for (size_t i = 0; i < j * each; i++) at += (size_t)__builtin_popcount(mask[i]);
+    for (size_t i = 0; i < each * 8; i++) out[i] = mask[j * each + i / 8] >> i % 8 & 1 ? value_at(s, at++) : 0;
+}
+
+static void row_by_columns(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out) {
+    float run[SPARSE_RUN];
+    for (size_t k = k0; k < k0 + kn; k++) {
+        if (k == k0 || k % SPARSE_RUN == 0) read_run(s, col, k / SPARSE_RUN, run);
+        out[k - k0] = run[k % SPARSE_RUN];
+    }
+}
+
+static void row_by_k(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out) {
     const size_t panel = col / s->nr, j = col % s->nr, bytes = s->nr / 8;
     const unsigned char *masks = s->masks + panel * s->k * bytes;
-    size_t at = s->panel_at[panel] + s->block_at[panel * s->blocks + k0 / SPARSE_BLOCK];
+    size_t at = s->panel_at[panel] + s->block_at[panel * (s->blocks + 1) + k0 / SPARSE_BLOCK];
     for (size_t k = k0 / SPARSE_BLOCK * SPARSE_BLOCK; k < k0 + kn; k++) {
         const unsigned char *mask = masks + k * bytes;
         size_t before = 0, all = 0;
@@ -145,4 +197,8 @@ void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn,
         if (k >= k0) out[k - k0] = mask[j / 8] >> j % 8 & 1 ? value_at(s, at + before) : 0;
         at += all;
     }
+}
+
+void sparse_panels_row(const sparse_panels *s, size_t col, size_t k0, size_t kn, float *out) {
+    (s->by_columns ? row_by_columns : row_by_k)(s, col, k0, kn, out);
 }

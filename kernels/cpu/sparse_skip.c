@@ -6,14 +6,13 @@
 #include "kernels/cpu/sparse.h"
 
 enum {
-    TILES = 2, /* of rows, in a task: what meets in the inner loop stays in L1 */
+    ROWS = 256, /* of a task: they share the lists of what is stored */
     MOST_TILE = 64,
     MOST_COLS = 1024, /* A is transposed once for so many, values and gates together */
     STORE_COLS = 256, /* ... and so many go through the epilogue at a time */
     STORE_LD = 2 * STORE_COLS + 32,
-    KB = 512,      /* k of a block */
-    TURN_KB = 128, /* ... of which so many are transposed at a time */
-    LDA = TURN_KB + 16,
+    LDA = SPARSE_RUN + 16,
+    ACROSS = SPARSE_RUN + 1, /* rows of a transposed tile: the last one is zeros */
     WANTED_TASKS = 12,
     LEAST_PANELS = 4,
 };
@@ -25,12 +24,6 @@ const sparse_kernels *sparse_kernels_for(unsigned cpu) {
 #endif
     (void)cpu;
     return NULL;
-}
-
-bool sparse_skipping_suits(const cpu_backend *be, const gemm_weights *w, size_t m) {
-    enum { LEAST_ROWS = 32, DENSEST = 35 /* of 100 */ };
-    if (!w->sparse || !sparse_kernels_for(be->cpu) || m < LEAST_ROWS) return false;
-    return w->sparse->held <= w->n * w->k / 100 * DENSEST;
 }
 
 struct job {
@@ -49,7 +42,7 @@ struct work {
     size_t panels, gate_panel, gate_at, all_panels;
     size_t k0, kn;
     float *a;      /* [tile][LDA] */
-    float *across; /* [tiles][KB][tile]: the block of A, transposed */
+    float *across; /* [tiles][ACROSS][tile]: a run of A, transposed */
     float *sums;   /* [tiles][columns of all panels][tile] */
     float *c;      /* [tile][STORE_LD]: some of the sums, rows first: values, then gates */
 };
@@ -58,41 +51,41 @@ static size_t tiles_of(const struct work *s) { return size_div_up(s->rows, s->j-
 static size_t columns_of(const struct work *s) { return s->all_panels * s->j->k->nr; }
 
 enum { MOST_TOTAL = MOST_COLS + 2 * GEMM_MOST_NR };
-_Static_assert(sizeof(float) * MOST_TILE * (LDA + STORE_LD + TILES * (KB + MOST_TOTAL)) <= RUNG_POOL_SCRATCH,
+_Static_assert(sizeof(float) * (MOST_TILE * (LDA + STORE_LD) + ROWS * (ACROSS + MOST_TOTAL)) <= RUNG_POOL_SCRATCH,
                "a task's scratch");
 
 static void lay_out(struct work *s, void *scratch) {
     const struct job *j = s->j;
     s->a = scratch;
     s->across = s->a + j->tile * LDA;
-    s->sums = s->across + TILES * j->tile * KB;
-    s->c = s->sums + TILES * j->tile * columns_of(s);
+    s->sums = s->across + ROWS * ACROSS;
+    s->c = s->sums + ROWS * columns_of(s);
+    for (size_t t = 1; t <= tiles_of(s); t++)
+        memset(s->across + (t * ACROSS - 1) * j->tile, 0, j->tile * sizeof *s->across);
     memset(s->sums, 0, tiles_of(s) * j->tile * columns_of(s) * sizeof *s->sums);
 }
 
-/* Rows [row, row + tile) of the block, transposed; rows that are not there are 0. */
+/* Rows [row, row + tile) of the run, transposed; rows that are not there are 0. */
 static void turn_tile(const struct work *s, size_t row, float *across) {
     const struct job *j = s->j;
-    for (size_t k = 0; k < s->kn; k += TURN_KB) {
-        const size_t n = size_min(TURN_KB, s->kn - k), whole = size_div_up(n, 8) * 8;
-        for (size_t r = 0; r < j->tile; r++) {
-            float *a = s->a + r * LDA;
-            const size_t there = row + r < s->rows ? n : 0;
-            if (there) j->src->gather(j->src, a, s->row0 + row + r, s->k0 + k, n);
-            memset(a + there, 0, (whole - there) * sizeof *a);
-        }
-        j->sk->transpose(across + k * j->tile, j->tile, s->a, LDA, j->tile, whole);
+    const size_t whole = size_div_up(s->kn, 8) * 8;
+    for (size_t r = 0; r < j->tile; r++) {
+        float *a = s->a + r * LDA;
+        const size_t there = row + r < s->rows ? s->kn : 0;
+        if (there) j->src->gather(j->src, a, s->row0 + row + r, s->k0, there);
+        memset(a + there, 0, (whole - there) * sizeof *a);
     }
+    j->sk->transpose(across, j->tile, s->a, LDA, j->tile, whole);
 }
 
-static void add_block(const struct work *s) {
+static void add_run(const struct work *s) {
     const struct job *j = s->j;
     const size_t nr = j->k->nr;
-    for (size_t r = 0; r < s->rows; r += j->tile) turn_tile(s, r, s->across + r * KB);
+    for (size_t r = 0; r < s->rows; r += j->tile) turn_tile(s, r, s->across + r * ACROSS);
     for (size_t p = 0; p < s->all_panels;) { /* values, then gates: each panels side by side */
         const size_t end = p < s->panels ? s->panels : s->all_panels, count = size_min(SPARSE_PANELS, end - p);
         const size_t panel = p < s->panels ? s->col0 / nr + p : s->gate_panel + p - s->panels;
-        j->sk->skip(j->out.w->sparse, panel, count, s->k0, s->kn, s->across, j->tile * KB, s->rows,
+        j->sk->skip(j->out.w->sparse, panel, count, s->k0 / SPARSE_RUN, s->across, j->tile * ACROSS, s->rows,
                     s->sums + p * nr * j->tile, j->tile * columns_of(s));
         p += count;
     }
@@ -131,9 +124,9 @@ static void task(void *arg, size_t number, void *scratch) {
     const bool geglu = j->out.ep->act == RUNG_ACT_GEGLU;
     s.all_panels = s.panels + (geglu ? size_div_up(s.gate_at + s.cols, nr) : 0);
     lay_out(&s, scratch);
-    for (s.k0 = 0; s.k0 < k; s.k0 += KB) {
-        s.kn = size_min(KB, k - s.k0);
-        add_block(&s);
+    for (s.k0 = 0; s.k0 < k; s.k0 += SPARSE_RUN) {
+        s.kn = size_min(SPARSE_RUN, k - s.k0);
+        add_run(&s);
     }
     for (size_t r = 0; r < s.rows; r += j->tile) store_tile(&s, r);
 }
@@ -142,7 +135,7 @@ void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_
     struct job j = {.k = gemm_kernels_for(be->cpu), .sk = sparse_kernels_for(be->cpu), .out = *out, .src = src, .m = m};
     const size_t nr = j.k->nr, panels = size_div_up(out->y_cols, nr);
     j.tile = SPARSE_VECTORS * j.sk->vl;
-    j.row_blocks = size_div_up(m, TILES * j.tile);
+    j.row_blocks = size_div_up(m, ROWS);
     j.rows = size_div_up(size_div_up(m, j.row_blocks), j.tile) * j.tile;
     j.row_blocks = size_div_up(m, j.rows);
     const size_t most = MOST_COLS / nr / (out->ep->act == RUNG_ACT_GEGLU ? 2 : 1);
