@@ -110,10 +110,10 @@ static rung_status compare_leaders(const rung_engine *e, rung_err *err) {
 }
 
 /* What ranks must have in common: the network and the sampler. Only a leader reads the text encoder and the VAE. */
-static rung_status compare_models(const rung_engine *e, rung_store store, rung_err *err) {
+static rung_status compare_models(const rung_engine *e, rung_err *err) {
     if (!e->ranks.world) return RUNG_OK;
     const char *scheduler = e->scheduler_json ? e->scheduler_json : "";
-    uint64_t h = rung_hash(store, scheduler, strlen(scheduler));
+    uint64_t h = rung_hash(e->store, scheduler, strlen(scheduler));
     h = rung_hash_word(h, rung_denoiser_hash(e->denoiser));
     h = rung_hash_word(h, rung_model_lora_hash(e->model));
     RUNG_TRY(ranks_agree(e->ranks.world, h, "model", err));
@@ -121,13 +121,13 @@ static rung_status compare_models(const rung_engine *e, rung_store store, rung_e
 }
 
 /* The parts of the model that this rank works with. */
-static rung_status open_networks(rung_engine *e, const rung_options *o, rung_store store, rung_err *err) {
+static rung_status open_networks(rung_engine *e, const rung_options *o, rung_err *err) {
     const bool leads = ranks_lead(&e->ranks);
     if (leads && !o->no_text_encoder && rung_model_has(e->model, "text_encoder", NULL))
-        RUNG_TRY(rung_textenc_open(&e->text, e->model, e->be, store, err));
+        RUNG_TRY(rung_textenc_open(&e->text, e->model, e->be, e->store, err));
     rung_comm *tp = e->gpus ? e->gpus : e->ranks.tp;
-    RUNG_TRY(rung_denoiser_open_part(&e->denoiser, e->model, e->be, store, tp, err));
-    if (leads) RUNG_TRY(rung_vae_open(&e->vae, e->model, e->be, store, err));
+    RUNG_TRY(rung_denoiser_open_part(&e->denoiser, e->model, e->be, e->store, tp, err));
+    if (leads) RUNG_TRY(rung_vae_open(&e->vae, e->model, e->be, e->store, err));
     return leads ? rung_model_check_loras(e->model, err) : RUNG_OK;
 }
 
@@ -138,13 +138,12 @@ rung_status rung_open(rung_engine **out, const rung_options *o, rung_err *err) {
 rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_fn *watch, void *user, rung_err *err) {
     const double start = rung_now();
     rung_status st;
-    rung_store store;
     size_t bytes;
     *out = NULL;
     rung_engine *e = calloc(1, sizeof *e);
     if (!e) return rung_fail(err, RUNG_ENOMEM, "engine: out of memory");
     RUNG_TRY_GOTO(st, done, ranks_open(&e->ranks, o->comm, o->tp ? o->tp : 1, o->cfg ? o->cfg : 1, err));
-    RUNG_TRY_GOTO(st, done, store_from_name(&store, o->type, err));
+    RUNG_TRY_GOTO(st, done, store_from_name(&e->store, o->type, err));
     RUNG_TRY_GOTO(st, done, open_backend(e, o, err));
     if (watch) {
         e->lanes_fit = false; /* lanes have backends of their own, which nobody would watch */
@@ -153,10 +152,10 @@ rung_status engine_open(rung_engine **out, const rung_options *o, engine_watch_f
     RUNG_TRY_GOTO(st, done, rung_model_open(&e->model, o->model, err));
     for (size_t i = 0; i < o->n_loras; i++)
         RUNG_TRY_GOTO(st, done, rung_model_add_lora(e->model, o->loras[i].path, o->loras[i].weight, err));
-    RUNG_TRY_GOTO(st, done, open_networks(e, o, store, err));
+    RUNG_TRY_GOTO(st, done, open_networks(e, o, err));
     RUNG_TRY_GOTO(st, done,
                   rung_model_text(e->model, "scheduler", "scheduler_config.json", &e->scheduler_json, &bytes, err));
-    RUNG_TRY_GOTO(st, done, compare_models(e, store, err));
+    RUNG_TRY_GOTO(st, done, compare_models(e, err));
     RUNG_TRY_GOTO(st, done, set_defaults(e, err));
     e->name = model_name(o->model);
     e->weights = rung_infotext_weights(o);

@@ -27,6 +27,7 @@ struct rung_engine {
     embed_cache embeds;
     bool lanes_fit;     /* the backend is the CPU */
     bool exact;         /* no Winograd, in the lanes too */
+    rung_store store;   /* what weights are kept as */
     engine_lane *lanes; /* [pool's threads], made when first wanted; NULL: not yet */
     rung_denoiser *denoiser;
     rung_vae *vae;        /* NULL: another rank leads */

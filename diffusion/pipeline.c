@@ -37,7 +37,7 @@ struct job {
     size_t count;
     size_t h, w, channels, n; /* latents; n = channels * h * w */
     bool guided;
-    bool release;                   /* the denoiser, once it is through: the request's `last` */
+    bool release;                   /* each network, once it is through: the request's `last` */
     size_t nets;                    /* denoised each step: count, or 2 * count (unconditional first) */
     size_t own, own_first;          /* of these in this rank's denoiser call: all, or a half of the pair */
     rung_embeds *prompts;           /* [nets], in the order of the denoiser's batch */
@@ -403,6 +403,17 @@ static rung_status encode(struct job *j, rung_err *err) {
     return st;
 }
 
+/* The last request's networks one after the other: while the denoiser works, neither the text encoder nor the VAE lies
+ * beside it. */
+static rung_status sample_last(struct job *j, rung_err *err) {
+    rung_textenc_close(&j->e->text);
+    rung_vae_close(&j->e->vae);
+    const rung_status st = sample(j, err);
+    rung_denoiser_end(&j->run);
+    rung_denoiser_close(&j->e->denoiser);
+    return st;
+}
+
 static rung_status make_pictures(struct job *j, rung_image *images, rung_err *err) {
     const double start = rung_now();
     RUNG_TRY(check_request(j, err));
@@ -414,11 +425,12 @@ static rung_status make_pictures(struct job *j, rung_image *images, rung_err *er
     RUNG_TRY(open_resident(j, err));
     const double encoded = rung_now();
     start_noise(j);
-    RUNG_TRY(sample(j, err));
+    RUNG_TRY(j->release && !j->lanes ? sample_last(j, err) : sample(j, err));
     rung_denoiser_end(&j->run); /* its scratch is the VAE's */
     resident_close(&j->device);
-    if (j->release && !j->lanes) rung_denoiser_close(&j->e->denoiser);
     const double denoised = rung_now();
+    if (ranks_lead(&j->e->ranks) && !j->e->vae)
+        RUNG_TRY(rung_vae_open(&j->e->vae, j->e->model, j->e->be, j->e->store, err));
     for (size_t i = 0; ranks_lead(&j->e->ranks) && i < j->count; i++) RUNG_TRY(decode(j, i, &images[i], err));
     j->times = (rung_times){encoded - start, denoised - encoded, rung_now() - denoised};
     for (size_t i = 0; i < j->count; i++) RUNG_TRY(describe(j, i, &images[i], err));

@@ -97,13 +97,14 @@ typedef struct {
     bool eta_set;
     const float *sigmas; /* a schedule of one's own, falling */
     size_t n_sigmas;
-    int clip_skip;                /* 0: the model's; 1: last layer; 2: the one before, ... */
-    bool literal;                 /* the prompt as it stands: no weights, no chunks */
-    bool vae_tiling;              /* always in strips; otherwise only when the picture is large */
-    bool last;                    /* once this call has drawn, the engine draws no more (RUNG_EARG): the denoiser's
-                                     weights are given back before the VAE decodes and never lie beside its scratch */
-    const float *noise;           /* f32 [latent_channels, height / factor, width / factor], standard normal;
-                                     NULL: drawn from the seed */
+    int clip_skip;      /* 0: the model's; 1: last layer; 2: the one before, ... */
+    bool literal;       /* the prompt as it stands: no weights, no chunks */
+    bool vae_tiling;    /* always in strips; otherwise only when the picture is large */
+    bool last;          /* once this call has taken a step, the engine draws no more (RUNG_EARG): weights of one
+                           network at a time are in memory, the VAE's are read again once the denoiser's are
+                           gone */
+    const float *noise; /* f32 [latent_channels, height / factor, width / factor], standard normal;
+                           NULL: drawn from the seed */
     rung_rows embeds, neg_embeds; /* in place of the text encoder's output: f32 [n, context_dim] */
     rung_rows pooled,
         neg_pooled; /* SDXL: f32 [1, pooled_dim]; without neg_pooled, zeros stand for the negative prompt */
