@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Latents as the denoiser draws them, for the decoder: train_vae.py --drawn learns to leave out the specks that it sees in them.
+"""Latents as the denoiser leaves them, each beside the icon it should have been: train_vae.py --drawn learns clean surfaces from them.
 
-    draw_latents.py [--count 2000] [--transformer assets/icons/transformer]
+    draw_latents.py [--count 5000] [--transformer assets/icons/transformer]
 
-Captions are those of icons that are not held out, guidance lies between 2 and 7, the prompts of the evaluation are not looked at.
-Writes CACHE/drawn.npy, f16 [count, C, 16, 16], unscaled as augment.py's.
+An icon's latents get the noise of a random place in a sampler's schedule, and the denoiser takes it from there with the icon's
+caption. From a late place on the shape stays the icon's own, and only what the denoiser does to surfaces and small parts differs;
+places are drawn from the last sixty percent, the late ones more often. Icons that are held out, from either part, and moved ones (their
+place was random) are left out. Writes CACHE/drawn.npz: z, f16 [count, C, 16, 16], unscaled as augment.py's, and row, of variants.npz.
 """
-import argparse, json, os
+import argparse, os
 import numpy as np, torch
 from diffusers import AutoencoderKL
+from augment import MOVED
 from model import LadderTransformer2DModel
 from sampling import sample
-from train_denoiser import initial
+from train_denoiser import RARE, Batches, initial
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -22,37 +25,44 @@ def open_denoiser(folder):
     return model.eval()
 
 
-def embeddings(tokens, start, texts):
-    """What sampling.sample wants of these texts, of the cache's stored embeddings; text 0 is the empty prompt."""
-    longest = max(start[t + 1] - start[t] for t in texts)
-    cond, mask = torch.zeros(len(texts), longest, tokens.shape[1]), torch.zeros(len(texts), longest)
-    for k, t in enumerate(texts):
-        cond[k, :start[t + 1] - start[t]] = torch.from_numpy(tokens[start[t]:start[t + 1]].astype(np.float32))
-        mask[k, :start[t + 1] - start[t]] = 1
-    return cond, mask, torch.from_numpy(tokens[:start[1]].astype(np.float32))[None]
+class Icons(Batches):
+    """The denoiser's training icons and captions in its own proportions, for a decoder: without the concepts held out from that."""
+    def __init__(self, args, scale):
+        super().__init__(args, scale)
+        unfit = np.load(f"{args.cache}/split.npz")["concept"][self.icon] | (self.kind == MOVED)
+        p = np.diff(self.p, prepend=0) * ~unfit
+        self.p, self.empty = np.cumsum(p / p.sum()), torch.from_numpy(self.tokens[:self.start[1]].astype(np.float32))[None]
+
+    def choose(self, count, rng):
+        """(rows, latents, text as sampling.sample wants it)"""
+        rows = np.searchsorted(self.p, rng.random(count))
+        z, cond, mask = self.gather(rows, [rng.choice(self.texts_of(r)) for r in rows])
+        return rows, z, (cond, mask, self.empty)
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--icons", default="../shared/icons")
     args.add_argument("--cache", default="../rung-train")
     args.add_argument("--transformer", default=os.path.normpath(f"{HERE}/../../assets/icons/transformer"))
     args.add_argument("--vae", help="default: CACHE/vae")
-    args.add_argument("--count", type=int, default=2000)
-    args.add_argument("--steps", type=int, default=12)
+    args.add_argument("--count", type=int, default=5000)
+    args.add_argument("--steps", type=int, default=20)
+    args.add_argument("--rare", type=float, default=RARE, help="as train_denoiser.py's")
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     factor = AutoencoderKL.load_config(args.vae or f"{args.cache}/vae")["scaling_factor"]
-    captions = json.load(open(f"{args.cache}/captions.json"))["icons"]
-    tokens, start = np.load(f"{args.cache}/tokens.npy", mmap_mode="r"), np.load(f"{args.cache}/starts.npy")
-    seen = np.flatnonzero(~np.load(f"{args.cache}/split.npz")["concept"])
-    model, rng, parts = open_denoiser(args.transformer), np.random.default_rng(args.seed), []
-    for i in range(0, args.count, 50):
-        texts = [rng.choice(captions[k]) for k in rng.choice(seen, min(50, args.count - i), replace=False)]
-        parts.append(sample(model, embeddings(tokens, start, texts), args.steps, rng.uniform(2, 7), args.seed + 10000 + i) / factor)
-        print(f"{i + len(texts)} of {args.count}", flush=True)
-    np.save(f"{args.cache}/drawn.npy", torch.cat(parts).numpy().astype(np.float16))
+    icons, model = Icons(args, factor), open_denoiser(args.transformer)
+    rng, rows, latents = np.random.default_rng(args.seed), [], []
+    while len(rows) < args.count:
+        chosen, z, text = icons.choose(50, rng)
+        left = 1 + int(.6 * args.steps * rng.random() ** 1.5)               # steps that remain
+        z = sample(model, text, args.steps, rng.uniform(1.5, 5), args.seed + 10000 + len(rows), start=(z, left))
+        rows.extend(chosen), latents.append(z / factor)
+        print(f"{len(rows)} of {args.count}", flush=True)
+    np.savez(f"{args.cache}/drawn.npz", z=torch.cat(latents).numpy().astype(np.float16), row=np.array(rows))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,22 @@ is train_encoder.py's, which saw real icons only. Columns:
 import argparse, csv, glob, json, os, re, subprocess, zlib
 import numpy as np, torch
 from PIL import Image
+from scipy import ndimage
 import train_encoder as judge
 from prepare import read_index
 from fp6 import read
-from train_vae import specks, to_input
+from train_vae import to_input
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STYLES = ((r"\b3d\b", {"fluent-3d"}), (r"noto style", {"noto", "blob"}), (r"soft gradient", {"fluent-color"}),
           (r"fluent flat", {"fluent-flat"}), (r"\bflat\b", {"twemoji", "fluent-flat"}))
 COLUMNS = ("R@1", "R@5", "style", "3d", "FD", "soft", "dirt", "specks", "near", "copy")
+
+
+def specks(alpha, most=12):
+    """How many isolated spots of at most `most` pixels (neighbours over corners too) an 8-bit alpha [128, 128] shows."""
+    spots, n = ndimage.label(alpha > 12, np.ones((3, 3)))
+    return (np.bincount(spots.ravel(), minlength=n + 1)[1:] <= most).sum()
 
 
 def read_prompts():
@@ -101,7 +108,7 @@ def measure(pictures, wanted, styles, world, own=False):
     return {"R@1": (rank < 1).mean(), "R@5": (rank < 5).mean(),
             "style": np.mean(asked or np.nan), "3d": np.mean(plain or np.nan),
             "FD": frechet(features.numpy(), world["held features"]), "soft": ((alpha > 12) & (alpha < 243)).mean(),
-            "dirt": 1000 * ((alpha > 0) & (alpha <= 12)).mean(), "specks": np.mean([specks(a)[1] for a in alpha]),
+            "dirt": 1000 * ((alpha > 0) & (alpha <= 12)).mean(), "specks": np.mean([specks(a) for a in alpha]),
             "near": np.nan if own else np.median(near), "copy": np.nan if own else (near < .04).mean()}
 
 

@@ -15,8 +15,9 @@ PROMPTS = ["a glossy red apple, 3d", "apple, flat style", "a cat face", "dog", "
 
 
 @torch.no_grad()
-def sample(model, text, steps=20, cfg=4., seed=0, scheduler=SCHEDULER):
-    """Latents [B, C, 16, 16]. text: (cond [B, n, 384], its mask, empty [1, m, 384])."""
+def sample(model, text, steps=20, cfg=4., seed=0, scheduler=SCHEDULER, start=None):
+    """Latents [B, C, 16, 16]. text: (cond [B, n, 384], its mask, empty [1, m, 384]). start: (latents, how many of the steps remain to
+    be done from them, with noise added), in place of noise alone."""
     cond, mask, empty = text
     batch, n = mask.shape
     context = torch.zeros(2 * batch, n, cond.shape[-1])
@@ -27,8 +28,12 @@ def sample(model, text, steps=20, cfg=4., seed=0, scheduler=SCHEDULER):
     solver.set_timesteps(steps)
     channels, side = model.config.in_channels, model.config.sample_size
     noise = lambda s: torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(s))
-    x = torch.cat([noise(seed + i) for i in range(batch)])
-    for t in solver.timesteps:
+    x, timesteps = torch.cat([noise(seed + i) for i in range(batch)]), solver.timesteps
+    if start:
+        timesteps = timesteps[steps - start[1]:]
+        solver.set_begin_index(steps - start[1])
+        x = solver.add_noise(start[0], x, timesteps[:1].expand(batch))
+    for t in timesteps:
         v = model(torch.cat([x, x]), context, t.expand(2 * batch), encoder_attention_mask=keep, return_dict=False)[0]
         empty_v, cond_v = v.chunk(2)
         x = solver.step(empty_v + cfg * (cond_v - empty_v), t, x).prev_sample

@@ -26,7 +26,7 @@ from text import encode, load_encoder
 
 STYLE_WEIGHT = {"fluent-3d": 1., "twemoji": .35, "noto": .25, "fluent-flat": .25, "fluent-color": .25, "blob": .02}
 KIND_WEIGHT = {PLAIN: .6, MIRRORED: .2, MOVED: .08, RECOLOURED: .06}
-RARE, PEOPLE = .35, .5
+PEOPLE, RARE = .5, .35
 TEXT_LENGTH = 20            # one length for all batches: compiled once; the few longer captions lose their end
 
 
@@ -36,9 +36,9 @@ def common_names():
         return {name.strip() for line in f for name in line.split(";")}
 
 
-def draw_weight(meta, common):
+def draw_weight(meta, common, rare):
     """How often an icon is drawn: the default style and the common concepts most."""
-    weight = STYLE_WEIGHT[meta["set"]] * (1 if meta["name"].lower() in common else RARE)
+    weight = STYLE_WEIGHT[meta["set"]] * (1 if meta["name"].lower() in common else rare)
     return weight * (PEOPLE if meta["split"] == "people" else 1)
 
 
@@ -52,7 +52,7 @@ class Batches:
         table = np.load(f"{args.cache}/variants.npz")
         self.icon, self.kind = table["icon"], table["kind"]
         held, common = np.load(f"{args.cache}/split.npz")["icon"], common_names()
-        weight = np.array([draw_weight(m, common) for m in read_index(args.icons)]) * ~held
+        weight = np.array([draw_weight(m, common, args.rare) for m in read_index(args.icons)]) * ~held
         share = np.array([KIND_WEIGHT[k] for k in self.kind])
         total = np.bincount(self.icon, share)                               # an icon's weight does not depend on its variants
         self.p = np.cumsum(weight[self.icon] * share / total[self.icon])
@@ -85,16 +85,17 @@ def alphas_bar():
     return torch.cumprod(1 - torch.linspace(.00085 ** .5, .012 ** .5, 1000) ** 2, 0)
 
 
-def v_loss(model, batch, bar, generator):
-    """v-prediction; weight 1 up to SNR 5, then falling so that nearly clean latents do not dominate."""
+def v_loss(model, batch, bar, generator, surfaces=False):
+    """v-prediction. First composition, which is decided at high t: those t drawn more, weight 1 up to SNR 5, then falling so that
+    nearly clean latents do not dominate. Then surfaces, which are decided at low t: those drawn more, weight 1 throughout."""
     z, context, mask = batch
     u = (torch.arange(len(z)) + torch.rand(len(z), generator=generator)) / len(z)   # stratified: less noise in the gradient
-    t = (1000 * u ** .8).long().clamp(max=999)                              # composition is decided at high t: draw it more
+    t = (1000 * u ** (1.5 if surfaces else .8)).long().clamp(max=999)
     a, s = bar[t].sqrt().view(-1, 1, 1, 1), (1 - bar[t]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn(z.shape, generator=generator)
     out = model(a * z + s * noise, context, t, encoder_attention_mask=mask, return_dict=False)[0]
     snr = bar[t] / (1 - bar[t])
-    weight = (6 / (snr + 1)).clamp(max=1)
+    weight = torch.ones_like(snr) if surfaces else (6 / (snr + 1)).clamp(max=1)
     return (weight * ((out - (a * noise - s * z)) ** 2).mean((1, 2, 3))).mean()
 
 
@@ -199,7 +200,7 @@ def step(run, batch, bar, opts, args, fp6, n):
         for group in opt.param_groups:
             group["lr"] = lr * lr_factor(n, done, args.decay_from)
     with Rounded(fp6 if done >= args.fp6_from else []):
-        loss = v_loss(run, batch, bar, torch.Generator().manual_seed(args.seed * 1000003 + n))
+        loss = v_loss(run, batch, bar, torch.Generator().manual_seed(args.seed * 1000003 + n), args.surfaces)
         loss.backward()
     torch.nn.utils.clip_grad_norm_((p for opt in opts for group in opt.param_groups for p in group["params"]), 1.)
     for opt in opts:
@@ -209,10 +210,10 @@ def step(run, batch, bar, opts, args, fp6, n):
 
 
 @torch.no_grad()
-def held_out_loss(shadow, held, bar):
+def held_out_loss(shadow, held, bar, surfaces):
     """Mean over the held-out icons in chunks of 64, each with its own fixed noise."""
     parts = [[x[i:i + 64] for x in held] for i in range(0, len(held[0]), 64)]
-    losses = [v_loss(shadow, part, bar, torch.Generator().manual_seed(k)) * len(part[0]) for k, part in enumerate(parts)]
+    losses = [v_loss(shadow, part, bar, torch.Generator().manual_seed(k), surfaces) * len(part[0]) for k, part in enumerate(parts)]
     return sum(losses).item() / len(held[0])
 
 
@@ -244,7 +245,7 @@ def train(args, out):
         last = n * args.batch >= args.samples
         if n % 100 == 0:
             rate, tick = 100 * args.batch / (time.time() - tick), time.time()
-            check = f"{held_out_loss(average.model(model), held, bar):.4f}" if n % 500 == 0 else ""
+            check = f"{held_out_loss(average.model(model), held, bar, args.surfaces):.4f}" if n % 500 == 0 else ""
             log.writerow([n, n * args.batch, f"{time.time() - start:.0f}", f"{np.mean(losses):.4f}", f"{rate:.1f}", check])
             losses = []
         if last or time.time() - saved > 60 * args.save_minutes:
@@ -272,6 +273,8 @@ def main():
     args.add_argument("--lr", type=float, default=4e-3, help="Muon's; AdamW takes half")
     args.add_argument("--decay-from", type=float, default=.6)
     args.add_argument("--fp6-from", type=float, default=.85, help="from this share on, train through FP6 rounding")
+    args.add_argument("--rare", type=float, default=RARE, help="how often a concept that common.txt lacks is drawn, against one it has")
+    args.add_argument("--surfaces", action="store_true", help="low noise levels count in full: for the end of a training")
     args.add_argument("--ema", type=float, default=.998)
     args.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
     args.add_argument("--sheet-minutes", type=float, default=20, help="between sheets and transformer/")

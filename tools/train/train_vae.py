@@ -4,8 +4,8 @@
     train_vae.py --samples 12000 [--init DIR] [--channels 8]       encoder and decoder, from a diffusers directory
     train_vae.py --samples 9600 --decoder-only [--fp6] --init CACHE/vae --name vae-decoder
                               latents frozen, read from augment.py's; --fp6: through the weights as they ship
-    ... --decoder-only --drawn CACHE/drawn.npy      half of each batch are latents that the denoiser drew
-                              (draw_latents.py); their target is what the --init decoder makes of them, without its specks
+    ... --decoder-only --drawn CACHE/drawn.npz      most of each batch are latents as the denoiser leaves them
+                              (draw_latents.py); their target is the icon they come from
 
 The learning rate follows the samples.
 
@@ -14,10 +14,9 @@ seconds, loss, held-out PSNR pooled and mean of icons, samples/s) and the diffus
 fewer latent channels: the others start small and random.
 Preload jemalloc (README.md): with glibc's malloc much of the time goes into page faults.
 """
-import argparse, copy, csv, os, time
+import argparse, csv, os, time
 import numpy as np, torch, torch.nn.functional as F
 from diffusers import AutoencoderKL
-from scipy import ndimage
 from torch.nn.utils import parametrize
 from augment import MOVED, picture
 from fp6 import FakeFP6, is_fp6
@@ -83,45 +82,23 @@ class Pictures:
 
 
 class Decoded:
-    """Batches for the decoder alone: augment.py's latents (but of moved icons, whose place was random) and their pictures."""
-    def __init__(self, cache, pack, concept, rng):
+    """Batches for the decoder alone: augment.py's latents (but of moved icons, whose place was random) and their pictures; with
+    `drawn`, three quarters of them draw_latents.py's."""
+    def __init__(self, cache, pack, concept, rng, drawn=None):
         table = np.load(f"{cache}/variants.npz")
         self.rows = np.flatnonzero((table["kind"] != MOVED) & ~concept[table["icon"]])
         self.icon, self.kind, self.colour = table["icon"], table["kind"], table["colour"]
-        self.z, self.pack, self.rng = np.load(f"{cache}/latents.npy"), pack, rng
+        self.z, self.pack, self.rng = np.load(f"{cache}/latents.npy", mmap_mode="r"), pack, rng
+        own = np.load(drawn) if drawn else {"z": self.z[:0], "row": self.rows[:0]}
+        self.drawn_z, self.drawn_row = own["z"], own["row"]
 
     def draw(self, count):
         """(latents, pictures)"""
-        rows = self.rng.choice(self.rows, count, replace=False)
+        k = self.rng.choice(len(self.drawn_row), count * 3 // 4 if len(self.drawn_row) else 0)
+        rows = self.rng.choice(self.rows, count - len(k), replace=False)
+        z, rows = np.concatenate([self.drawn_z[k], self.z[rows]]), np.concatenate([self.drawn_row[k], rows])
         x = np.stack([picture(self.pack[self.icon[r]], self.kind[r], self.colour[r], self.rng) for r in rows])
-        return torch.from_numpy(self.z[rows].astype(np.float32)), to_input(x)
-
-
-def specks(alpha, most=12):
-    """Where an 8-bit alpha [128, 128] shows an isolated spot of at most `most` pixels (neighbours over corners too): bool, and how many."""
-    spots, n = ndimage.label(alpha > 12, np.ones((3, 3)))
-    small = np.bincount(spots.ravel(), minlength=n + 1) <= most
-    small[0] = False
-    return small[spots], small.sum()
-
-
-class Drawn:
-    """Batches of latents that the denoiser drew, with the pictures that `decoder` makes of them, their specks taken out."""
-    def __init__(self, path, decoder, rng):
-        self.z, self.decoder, self.rng = np.load(path), copy.deepcopy(decoder).eval().requires_grad_(False), rng
-
-    @torch.no_grad()
-    def draw(self, count):
-        """(latents, pictures, f32 [count, 128, 128]: 1 where a speck was, and just around it)"""
-        z = torch.from_numpy(self.z[self.rng.choice(len(self.z), count, replace=False)].astype(np.float32))
-        x = self.decoder.decode(z).sample.clamp(-1, 1)
-        where = []
-        for alpha in ((x[:, 3] + 1) * 127.5).numpy():
-            spots = specks(alpha)[0]
-            around = ndimage.binary_dilation(spots, np.ones((3, 3)), 2)
-            where.append(around & ~ndimage.binary_dilation((alpha > 12) & ~spots))
-        where = torch.from_numpy(np.stack(where))
-        return z, torch.where(where[:, None], -1., x), where.float()
+        return torch.from_numpy(z.astype(np.float32)), to_input(x)
 
 
 def edges(x):
@@ -133,14 +110,17 @@ def saturate(y, x):
     return torch.where((y < -1) & (x <= -1) | (y > 1) & (x >= 1), x, y)
 
 
-def reconstruction_loss(y, x):
+def reconstruction_loss(y, x, drawn=False):
+    """drawn: the latents tell less than the picture knows. Squares would ask for the mean of what it could be, a haze; without them it is
+    the median."""
     y = saturate(y, x)
     (dy, dx), (ty, tx) = edges(y), edges(x)
     faint = F.relu(y[:, 3] + 1) * (x[:, 3] <= -1)                       # an empty background must be exactly empty
-    return ((y - x).abs().mean() + 4 * ((y - x) ** 2).mean() + faint.mean()
-            + .4 * ((dy - ty).abs().mean() + (dx - tx).abs().mean())
-            + (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
-            + 8 * ((F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)) ** 2).mean())
+    sharp = ((y - x).abs().mean() + (4 if drawn else 1) * faint.mean()
+             + .4 * ((dy - ty).abs().mean() + (dx - tx).abs().mean())
+             + (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean())
+    return sharp if drawn else (sharp + 4 * ((y - x) ** 2).mean()
+                                + 8 * ((F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)) ** 2).mean())
 
 
 @torch.no_grad()
@@ -162,15 +142,7 @@ def quantise_aware(vae):
             parametrize.register_parametrization(module, "weight", FakeFP6())
 
 
-def drawn_loss(vae, drawn, count):
-    """The decoder on the denoiser's latents: as it was, but for its specks, which are few pixels and count as a mean of their own."""
-    z, x, where = drawn.draw(count)
-    y = vae.decode(z).sample
-    return reconstruction_loss(y, x) + 4 * (F.relu(y[:, 3] + 1) * where).sum() / (where.sum() + 50)
-
-
 def train(vae, args, pack, concept, out):
-    drawn = args.drawn and Drawn(args.drawn, vae, np.random.default_rng(args.seed))
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
         if args.fp6:
@@ -183,17 +155,15 @@ def train(vae, args, pack, concept, out):
         vae.load_state_dict(state["vae"]), opt.load_state_dict(state["opt"])
         elapsed, n = state["elapsed"], state["n"]
     rng = np.random.default_rng((args.seed, n))
-    batches = Decoded(args.cache, pack, concept, rng) if args.decoder_only else Pictures(pack[~concept], rng)
+    batches = Decoded(args.cache, pack, concept, rng, args.drawn) if args.decoder_only else Pictures(pack[~concept], rng)
     log = csv.writer(open(f"{out}/log.csv", "a", buffering=1))
     start = time.time() - elapsed
     while (done := n * args.batch / args.samples) < 1:
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (n + 1) / 100) * (1 - done) ** .8 + 1e-5
         if args.decoder_only:
-            z, x = batches.draw(args.batch // 2 if drawn else args.batch)
-            loss = reconstruction_loss(vae.decode(z + args.noise * torch.randn_like(z)).sample, x)
-            if drawn:
-                loss = loss + drawn_loss(vae, drawn, args.batch // 2)
+            z, x = batches.draw(args.batch)
+            loss = reconstruction_loss(vae.decode(z + args.noise * torch.randn_like(z)).sample, x, bool(args.drawn))
         else:
             x = batches.draw(args.batch, done)
             posterior = vae.encode(x).latent_dist
