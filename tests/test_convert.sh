@@ -99,12 +99,15 @@ done
 
 # Interrupted, by a signal or killed, at whatever point: the next run ends with the same bytes. A slow disk is made of
 # many small runs: each gets a moment more.
-expect 0 'of it' convert "$source/assets/icons" whole --type e2m3 --sparsity 0.6
-for signal in INT KILL; do
-    tries=0
+for how in 'INT auto' 'KILL auto' 'KILL tiled-csl'; do
+    signal=${how% *}
+    form=${how#* }
+    options="--type e2m3 --sparsity 0.6 --form $form"
     rm -rf cut cut.partial
+    [ -d whole-$form ] || expect 0 'of it' convert "$source/assets/icons" whole-$form $options
+    tries=0
     until [ -d cut ] || [ $tries = 40 ]; do
-        "$rung" convert "$source/assets/icons" cut --type e2m3 --sparsity 0.6 -q >/dev/null 2>err.txt &
+        "$rung" convert "$source/assets/icons" cut $options -q >/dev/null 2>err.txt &
         pid=$!
         sleep $(printf '%d.%02d' $((tries / 25)) $((tries * 4 % 100)))
         kill -$signal $pid 2>/dev/null
@@ -114,11 +117,12 @@ for signal in INT KILL; do
         tries=$((tries + 1))
     done
     # A busy machine may not get to the end between two signals: the last one is then let finish
-    [ -d cut ] || "$rung" convert "$source/assets/icons" cut --type e2m3 --sparsity 0.6 -q >/dev/null 2>err.txt ||
+    [ -d cut ] || "$rung" convert "$source/assets/icons" cut $options -q >/dev/null 2>err.txt ||
         fail "continued after $tries interruptions: $(cat err.txt)"
-    same whole cut "interrupted by $signal $tries times"
+    same whole-$form cut "$form interrupted by $signal $tries times"
     [ -e cut.partial ] && fail 'cut.partial is still there'
 done
+diff -rq whole-auto whole-tiled-csl >/dev/null && fail '--form tiled-csl changes nothing'
 
 # Not continued: other options, or something that is no conversion
 timeout -s KILL 0.05 "$rung" convert "$source/assets/icons" half --type fp6 --sparsity 0.6 -q >/dev/null 2>&1
