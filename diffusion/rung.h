@@ -45,7 +45,7 @@ typedef struct {
     int device;          /* which GPU, from 0: with "cuda" */
     const rung_lora_option *loras;
     size_t n_loras;
-    bool exact;           /* CPU: no Winograd; convolutions sum as they are defined, and take up to twice the time */
+    bool exact;           /* CPU: no Winograd; convolutions sum as they are defined, some three times as long */
     bool no_text_encoder; /* every request brings its embeddings: the text encoder is not loaded */
     /* Several ranks (kernels/base/comm.h), borrowed; NULL: this process alone. Every rank opens and generates alike.
      * tp of them cut the network, cfg = 2 shares out the guidance pair; 0: 1. What is left draws different pictures:

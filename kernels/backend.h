@@ -179,9 +179,8 @@ struct rung_backend {
 /** The CPU. Borrows the pool. `cpu`: features to use (rung_cpu_detect() & a mask). */
 rung_status rung_cpu_backend_open(rung_backend **out, rung_pool *pool, unsigned cpu, rung_err *err);
 
-/** exact: no Winograd, every convolution sums as its definition does; some twice as slow. `be` is a CPU's. Off at
- * first.
- */
+/** exact: no Winograd, every convolution sums as its definition does; some three times as slow. `be` is a CPU's. Off
+ * at first. */
 void rung_cpu_backend_exact(rung_backend *be, bool exact);
 
 static inline void rung_backend_close(rung_backend **be) {

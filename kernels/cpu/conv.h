@@ -24,8 +24,7 @@ static inline ptrdiff_t conv_coordinate(size_t p, size_t pad, size_t up, size_t 
     return (ptrdiff_t)(up == size ? p - pad : (p - pad) * size / up);
 }
 
-/** Which Winograd, F(6x6, 3x3), F(4x4, 3x3) or F(2x2, 3x3), is expected to be fastest: 6, 4, 2; 0: none, or none fits.
- */
+/** Which Winograd, F(6x6, 3x3), F(4x4, 3x3) or F(2x2, 3x3), should be fastest: 6, 4, 2; 0: none, or none fits. */
 size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v);
 /** The convolution by F(out x out, 3x3), out 6, 4 or 2. Source: Lavin & Gray 2015. */
 void conv_winograd(cpu_backend *be, float *y, const conv_view *v, size_t out, const rung_epilogue *ep);

@@ -4,9 +4,11 @@
  * A panel is nr columns (rows of W), as in gemm.h. A mask says which weights are there, and the values of the bits that
  * are set follow each other, in one of two orders:
  *
- *   by k        for each k a mask of nr bits, bit j for column j: what expanding wants. Every SPARSE_BLOCK of k an
- * index says which value comes next. by columns  SPARSE_RUN of k at a time, column after column, a mask of as many bits
- * for each: what skipping wants. The index is one for each run.
+ * By k, which is what expanding wants: for each k a mask of nr bits, bit j for column j. Every SPARSE_BLOCK of k an
+ * index says which value comes next.
+ *
+ * By columns, which is what skipping wants: SPARSE_RUN of k at a time, column after column, a mask of as many bits for
+ * each. The index is one for each run.
  *
  * Six-bit values lie in chunks of 64 codes in 48 bytes: three planes of 16 bytes; plane p holds codes 16 p .. 16 p + 15
  * in its low six bits and, above, bits 2 p, 2 p + 1 of codes 48 .. 63. Bytes for a weight at density d: 1/8 + 0.75 d,
