@@ -23,7 +23,8 @@ double bench_now(void) {
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
 
-enum { PEAK_TASKS = 64, PEAK_ROUNDS = 4000, PEAK_RUNS = 5 };
+enum { PEAK_TASKS = 64, PEAK_ROUNDS = 4000 };
+static const double peak_seconds = 0.05; /* for its runs, as for copies */
 
 struct peak_job {
     fma_peak_fn *fn;
@@ -59,7 +60,7 @@ static void peak_task(void *arg, size_t task, void *scratch) {
 double rung_bench_peak(rung_pool *pool, unsigned cpu) {
     struct peak_job j = {.fn = peak_function(cpu)};
     double best = 0;
-    for (int run = 0; run < PEAK_RUNS; run++) {
+    for (const double end = bench_now() + peak_seconds; best == 0 || bench_now() < end;) {
         const double start = bench_now();
         rung_pool_run(pool, peak_task, &j, PEAK_TASKS);
         const double seconds = bench_now() - start;
@@ -72,7 +73,7 @@ double rung_bench_peak(rung_pool *pool, unsigned cpu) {
 
 /* ---- the bandwidth ----------------------------------------------------------------------------------------------- */
 
-enum { COPY_PIECE = 1 << 15, COPY_RUNS = 7 };
+enum { COPY_PIECE = 1 << 15 };
 
 struct copy_job {
     char *to, *from;
@@ -88,8 +89,8 @@ double rung_bench_copy(rung_pool *pool, size_t bytes) {
     const size_t pieces = size_div_up(bytes, 2 * COPY_PIECE);
     struct copy_job j = {rung_pages_alloc(pieces * COPY_PIECE), rung_pages_alloc(pieces * COPY_PIECE)};
     double best = 0;
-    for (int run = 0; j.to && j.from && run <= COPY_RUNS; run++) {
-        if (run == 0) memset(j.from, 1, pieces * COPY_PIECE);
+    if (j.to && j.from) memset(j.from, 1, pieces * COPY_PIECE);
+    for (const double end = bench_now() + peak_seconds; j.to && j.from && (best == 0 || bench_now() < end);) {
         const double start = bench_now();
         rung_pool_run(pool, copy_task, &j, pieces);
         best = fmax(best, 2e-9 * COPY_PIECE * (double)pieces / (bench_now() - start));
@@ -180,9 +181,14 @@ static size_t taps(const shape *s) { return s->kernel ? s->kernel * s->kernel : 
 static size_t rows_in(const shape *s) { return s->kernel ? s->m * s->side * s->side : s->m; }
 static size_t rows_out(const shape *s) { return s->kernel ? rows_in(s) / (s->stride * s->stride) : s->m; }
 
+/* On the pages and lines that the arena gives a network's numbers. */
 float *bench_numbers(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    for (size_t i = 0; p && i < n; i++) p[i] = (float)(i * 2654435761u % 4096) / 2048 - 1;
+    float *p = rung_pages_alloc(n * sizeof *p);
+    uint64_t state = 1;
+    for (size_t i = 0; p && i < n; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        p[i] = (float)(state >> 40) / (1 << 23) - 1;
+    }
     return p;
 }
 

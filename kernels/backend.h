@@ -133,7 +133,8 @@ typedef struct rung_backend_ops {
     void (*attention)(rung_backend *be, const rung_attention_args *a);
 
     /* y = (x - mean) / sqrt(var + eps) over each row of n, then * w + b (NULL: 1, 0), then * (1 + mod_scale) +
-     * mod_shift of the row's sample (both NULL: none; f32 [samples, n], mod_stride floats apart). y == x allowed. */
+     * mod_shift of the row's sample (both NULL: none; f32 [samples, n], mod_stride floats apart). y == x allowed. In all
+     * normalisations what is 1e19 or farther from the mean may count as infinite. */
     void (*layer_norm)(rung_backend *be, float *y, const float *x, size_t rows, size_t n, const float *w,
                        const float *b, float eps, const float *mod_scale, const float *mod_shift, size_t mod_stride,
                        size_t rows_per_sample);

@@ -39,7 +39,7 @@ static void layer_norm_case(unsigned cpu, const struct rows_case *c) {
     a.w = c->with & 1 ? w.p : NULL, a.b = c->with & 2 ? b.p : NULL;
     a.mod_scale = c->with & 4 ? mod.p : NULL, a.mod_shift = c->with & 8 ? mod.p : NULL;
     a.rows_per_sample = c->rows_per_sample;
-    for (size_t r = 0; r < c->rows; r++) layer_norm_row_ref(&a, r);
+    layer_norm_rows_ref(&a, 0, c->rows);
     struct cpu_level_run run = cpu_run_open(cpu, 2);
     float *out = c->in_place ? x.p : y.p;
     run.be->ops->layer_norm(run.be, out, x.p, c->rows, c->n, a.w, a.b, c->eps, a.mod_scale, a.mod_shift, stride,
@@ -69,6 +69,10 @@ static void test_layer_norm(unsigned cpu) {
                  .rows = 40, .n = 320, .rows_per_sample = 40, .with = 3, .mean = 1e4f, .eps = 1e-6f, .tol = 2e-6f});
     layer_norm_case(
         cpu, &(struct rows_case){.rows = 3, .n = 77, .rows_per_sample = 3, .mean = -1e5f, .eps = 1e-12f, .tol = 1e-5f});
+    for (size_t n = 2047; n < 5000; n += 1500) /* several blocks of a row */
+        layer_norm_case(
+            cpu, &(struct rows_case){
+                     .rows = 3, .n = n, .rows_per_sample = 2, .with = 15, .mean = 100, .eps = 1e-5f, .tol = 2e-6f});
     layer_norm_case(cpu, &(struct rows_case){.rows = 0, .n = 16, .rows_per_sample = 1, .eps = 1e-5f});
     layer_norm_case(cpu, &(struct rows_case){.rows = 5, .n = 0, .rows_per_sample = 1, .eps = 1e-5f});
 }
@@ -114,7 +118,8 @@ static void test_rms_norm(unsigned cpu) {
 
 struct group_case {
     size_t batch, pixels, ch, groups;
-    float mean, tol;
+    float mean, tol, spike; /* what x[spike_at] is multiplied by; 0: nothing */
+    size_t spike_at;
     rung_act act;
     int in_place, plain; /* plain: without w and b */
 };
@@ -124,6 +129,7 @@ static void group_norm_case(unsigned cpu, const struct group_case *c) {
     const size_t total = c->batch * c->pixels * c->ch;
     guard x = random_floats(total, c->mean, 1.7f, &seed), y = guard_floats(total);
     guard w = random_floats(c->ch, 1, 0.5f, &seed), b = random_floats(c->ch, 0, 1, &seed);
+    if (c->spike != 0) x.p[c->spike_at] *= c->spike;
     guard scale = guard_floats(c->batch * c->ch), shift = guard_floats(c->batch * c->ch);
     float *ref = malloc((total + 1) * sizeof *ref), *ref_scale = malloc((c->batch * c->ch + 1) * sizeof *ref_scale);
     float *ref_shift = malloc((c->batch * c->ch + 1) * sizeof *ref_shift);
@@ -176,6 +182,11 @@ static void test_group_norm(unsigned cpu) {
                                                       .tol = 2e-6f});
     group_norm_case(
         cpu, &(struct group_case){.batch = 2, .pixels = 4096, .ch = 64, .groups = 8, .mean = 1e4f, .tol = 2e-6f});
+    for (size_t at = 0; at < 20; at += 19)
+        group_norm_case(
+            cpu,
+            &(struct group_case){
+                .batch = 1, .pixels = 500, .ch = 48, .groups = 4, .spike = 1e6f, .spike_at = at * 48, .tol = 2e-6f});
 }
 
 static void test_nan_stays(unsigned cpu) {

@@ -5,8 +5,8 @@
 #include "kernels/base/size.h"
 #include "kernels/cpu/cpu_ops.h"
 
-/* CHUNK: floats of a task, long against the start of a job, short against a cache. */
-enum { CHUNK = 32 << 10 };
+/* Floats of a task, long against the start of a job, short against a cache. */
+enum { ROWS_CHUNK = 8 << 10, GROUPS_CHUNK = 32 << 10 };
 
 /* NULL: only the specification. */
 static const norm_kernels *kernels_for(unsigned cpu) {
@@ -23,18 +23,18 @@ static const norm_kernels *kernels_for(unsigned cpu) {
 
 struct layer_norm_job {
     layer_norm_args a;
-    void (*row)(const layer_norm_args *a, size_t row);
+    void (*some)(const layer_norm_args *a, size_t row, size_t rows);
     size_t task_rows;
 };
 
 static void layer_norm_task(void *arg, size_t task, void *scratch) {
     const struct layer_norm_job *j = arg;
-    const size_t first = task * j->task_rows, end = size_min(first + j->task_rows, j->a.rows);
+    const size_t first = task * j->task_rows;
     (void)scratch;
-    for (size_t r = first; r < end; r++) j->row(&j->a, r);
+    j->some(&j->a, first, size_min(j->task_rows, j->a.rows - first));
 }
 
-static size_t rows_of_task(size_t n) { return size_max(CHUNK / size_max(n, 1), 1); }
+static size_t rows_of_task(size_t n) { return size_max(ROWS_CHUNK / size_max(n, 1), 1); }
 
 void cpu_layer_norm(rung_backend *be, float *y, const float *x, size_t rows, size_t n, const float *w, const float *b,
                     float eps, const float *mod_scale, const float *mod_shift, size_t mod_stride,
@@ -42,7 +42,7 @@ void cpu_layer_norm(rung_backend *be, float *y, const float *x, size_t rows, siz
     const norm_kernels *k = kernels_for(cpu_of(be)->cpu);
     struct layer_norm_job j = {
         .a = {y, x, w, b, rows, n, eps, mod_scale, mod_shift, mod_stride, rows_per_sample},
-        .row = k ? k->layer_norm_row : layer_norm_row_ref,
+        .some = k ? k->layer_norm_rows : layer_norm_rows_ref,
         .task_rows = rows_of_task(n),
     };
     rung_pool_run(cpu_of(be)->pool, layer_norm_task, &j, size_div_up(rows, j.task_rows));
@@ -116,6 +116,16 @@ static inline void walk_on(struct walk *w) {
     }
 }
 
+/* Four sums in turn: one would wait for itself. */
+static double sum_of(const double *x, size_t n) {
+    double s[4] = {0};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (size_t k = 0; k < 4; k++) s[k] += x[i + k];
+    for (; i < n; i++) s[0] += x[i];
+    return s[0] + s[1] + (s[2] + s[3]);
+}
+
 static void sums_task(void *arg, size_t task, void *scratch) {
     struct group_job *j = arg;
     double sum[NORM_SLAB + SUM_PAD], squares[NORM_SLAB + SUM_PAD];
@@ -130,10 +140,11 @@ static void sums_task(void *arg, size_t task, void *scratch) {
         memset(sum, 0, sizeof sum);
         memset(squares, 0, sizeof squares);
         j->k->channel_sums(sum, squares, j->a->x + at + c0, pixels, j->a->ch, n);
-        struct walk g = walk_from(j, c0);
-        for (size_t c = 0; c < n; c++, walk_on(&g)) {
-            part[g.group].sum += sum[c];
-            part[g.group].squares += squares[c];
+        for (size_t c = 0, run; c < n; c += run) {
+            run = size_min(n - c, j->group_ch - (c0 + c) % j->group_ch);
+            struct part *group = part + (c0 + c) / j->group_ch - j->group0;
+            group->sum += sum_of(sum + c, run);
+            group->squares += sum_of(squares + c, run);
         }
     }
 }
@@ -142,10 +153,10 @@ static void fill_slab(const struct group_job *j, norm_slab *s, const norm_stats 
     struct walk g = walk_from(j, c0);
     for (size_t c = 0; c < s->n; c++, walk_on(&g)) {
         const norm_stats *st = &stats[g.group];
-        s->mean_high[c] = (float)st->mean;
-        s->mean_low[c] = (float)(st->mean - s->mean_high[c]);
-        s->scale[c] = (float)(j->a->w ? st->k * j->a->w[c0 + c] : st->k);
-        s->b[c] = j->a->b ? j->a->b[c0 + c] : 0;
+        const double scale = j->a->w ? st->k * j->a->w[c0 + c] : st->k, b = j->a->b ? j->a->b[c0 + c] : 0;
+        s->mean[c] = (float)st->mean;
+        s->scale[c] = (float)scale;
+        s->b[c] = (float)(b + (s->mean[c] - st->mean) * scale); /* what the f32 mean leaves */
     }
 }
 
@@ -191,7 +202,7 @@ static void group_norm_fast(rung_pool *pool, const norm_kernels *k, const group_
     struct part parts[PARTS];
     norm_stats stats[PARTS];
     struct group_job j = {.a = a, .k = k, .group_ch = a->ch / a->groups, .parts = parts, .stats = stats};
-    j.chunks = size_max(size_min(size_min(a->pixels * a->ch / CHUNK, a->pixels), MAX_CHUNKS), 1);
+    j.chunks = size_max(size_min(size_min(a->pixels * a->ch / GROUPS_CHUNK, a->pixels), MAX_CHUNKS), 1);
     const size_t most_groups = size_min(a->groups, PARTS / j.chunks);
     const size_t most_pictures = size_max(PARTS / (j.chunks * most_groups), 1);
     for (j.picture0 = 0; j.picture0 < a->batch; j.picture0 += j.pictures) {

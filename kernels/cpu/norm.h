@@ -26,7 +26,7 @@ typedef struct {
 
 /* ---- the specification: f64, the mean first, then the squares of the differences --------------------------------- */
 
-void layer_norm_row_ref(const layer_norm_args *a, size_t row);
+void layer_norm_rows_ref(const layer_norm_args *a, size_t row, size_t rows);
 void rms_norm_row_ref(float *y, const float *x, size_t n, const float *w, float eps);
 void group_norm_ref(const group_norm_args *a, size_t picture, size_t group);
 
@@ -43,16 +43,15 @@ static inline norm_stats norm_stats_of(double sum, double squares, double count,
     return (norm_stats){mean, 1 / sqrt((var < 0 ? 0 : var) + eps)}; /* a NaN stays */
 }
 
-/* Some neighbouring channels of a picture: y = (x - mean_high - mean_low) * scale + b. Arrays are filled to NORM_SLAB.
- */
+/* Some neighbouring channels of a picture: y = (x - mean) * scale + b. Arrays are filled to NORM_SLAB. */
 enum { NORM_SLAB = 512 };
 typedef struct {
     size_t n; /* channels, at most NORM_SLAB */
-    float mean_high[NORM_SLAB], mean_low[NORM_SLAB], scale[NORM_SLAB], b[NORM_SLAB];
+    float mean[NORM_SLAB], scale[NORM_SLAB], b[NORM_SLAB];
 } norm_slab;
 
 typedef struct {
-    void (*layer_norm_row)(const layer_norm_args *a, size_t row);
+    void (*layer_norm_rows)(const layer_norm_args *a, size_t row, size_t rows);
     void (*rms_norm_row)(float *y, const float *x, size_t n, const float *w, float eps);
     /** sum, squares [n rounded up to 16] += x and x^2 of n <= NORM_SLAB channels; x [pixels, ...], ch floats apart. */
     void (*channel_sums)(double *sum, double *squares, const float *x, size_t pixels, size_t ch, size_t n);

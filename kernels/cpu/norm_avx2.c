@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/vmath.h"
@@ -7,16 +8,12 @@
 
 enum { VDL = VL / 2 };
 typedef __m256d vd;
-VINLINE vd vd_zero(void) { return _mm256_setzero_pd(); }
+VINLINE vd vd_set(double x) { return _mm256_set1_pd(x); }
 VINLINE vd vd_load(const double *p) { return _mm256_loadu_pd(p); }
 VINLINE void vd_store(double *p, vd v) { _mm256_storeu_pd(p, v); }
 VINLINE vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
 VINLINE vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
 VINLINE vd vd_low(vf v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
 VINLINE vd vd_high(vf v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
-VINLINE double vd_sum(vd v) {
-    const __m128d q = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(q, _mm_unpackhi_pd(q, q)));
-}
 
 #include "kernels/cpu/norm_body.inc"

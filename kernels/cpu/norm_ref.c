@@ -3,7 +3,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/norm.h"
 
-void layer_norm_row_ref(const layer_norm_args *a, size_t row) {
+static void layer_norm_row_ref(const layer_norm_args *a, size_t row) {
     const float *x = a->x + row * a->n;
     const size_t mod = a->mod_scale || a->mod_shift ? row / a->rows_per_sample * a->mod_stride : 0;
     double mean = 0, var = 0;
@@ -19,6 +19,10 @@ void layer_norm_row_ref(const layer_norm_args *a, size_t row) {
         if (a->mod_shift) v += a->mod_shift[mod + c];
         a->y[row * a->n + c] = (float)v;
     }
+}
+
+void layer_norm_rows_ref(const layer_norm_args *a, size_t row, size_t rows) {
+    for (size_t r = row; r < row + rows; r++) layer_norm_row_ref(a, r);
 }
 
 void rms_norm_row_ref(float *y, const float *x, size_t n, const float *w, float eps) {

@@ -3,6 +3,7 @@
  *
  *   vf            a vector of VL floats (8 or 16)
  *   vf_load_n     the first n <= VL floats, zeros behind; touches no memory past them. vf_store_n alike.
+ *   vf_keep_n     the first n lanes, zeros behind
  *   vf_fma(a,b,c) a * b + c, rounded once
  *
  * Everything is static inline: each ISA has its own copies.
@@ -34,6 +35,7 @@ VINLINE void vf_store_n(float *p, vf v, size_t n) {
     else
         _mm512_mask_storeu_ps(p, vmask_n(n), v);
 }
+VINLINE vf vf_keep_n(vf v, size_t n) { return n >= VL ? v : _mm512_maskz_mov_ps(vmask_n(n), v); }
 VINLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 VINLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 VINLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
@@ -49,7 +51,6 @@ VINLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c 
 /* As the instruction: b when either is NaN. */
 VINLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 VINLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
-VINLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 VINLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 VINLINE vf vf_copysign(vf magnitude, vf sign) {
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign),
@@ -59,12 +60,6 @@ VINLINE vf vf_copysign(vf magnitude, vf sign) {
 VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
 }
-/* 2^e for whole e in [-126, 127] */
-VINLINE vf vf_pow2(vf e) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(e), _mm512_set1_epi32(127)), 23));
-}
-/* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
-VINLINE vf vf_scale2(vf p, vf e) { return _mm512_scalef_ps(p, e); }
 /* x - floor(x) */
 VINLINE vf vf_fraction(vf x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 /* p * 2^floor(x) where x >= least or NaN, else 0 */
@@ -101,6 +96,7 @@ VINLINE void vf_store_n(float *p, vf v, size_t n) {
     else
         _mm256_maskstore_ps(p, vmask_n(n), v);
 }
+VINLINE vf vf_keep_n(vf v, size_t n) { return n >= VL ? v : _mm256_and_ps(v, _mm256_castsi256_ps(vmask_n(n))); }
 VINLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 VINLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 VINLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
@@ -112,7 +108,6 @@ VINLINE vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* c 
 /* As the instruction: b when either is NaN. */
 VINLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 VINLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
-VINLINE vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 VINLINE vf vf_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 VINLINE vf vf_copysign(vf magnitude, vf sign) {
     const vf bit = _mm256_set1_ps(-0.0f);
@@ -120,17 +115,13 @@ VINLINE vf vf_copysign(vf magnitude, vf sign) {
 }
 /* Lane by lane: a < b (false for NaN) ? yes : no */
 VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
-/* 2^e for whole e in [-126, 127] */
-VINLINE vf vf_pow2(vf e) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(e), _mm256_set1_epi32(127)), 23));
-}
-/* p * 2^e for p in [1/2, 2], whole e in [-126, 0]; any other e gives a number nobody may use. */
-VINLINE vf vf_scale2(vf p, vf e) { return vf_mul(p, vf_pow2(e)); }
 /* x - floor(x) */
 VINLINE vf vf_fraction(vf x) { return _mm256_sub_ps(x, _mm256_floor_ps(x)); }
-/* p * 2^floor(x) where x >= least or NaN, else 0; least >= -126 */
+/* p * 2^floor(x) where x >= least or NaN, else 0; least >= -126, x < 128 */
 VINLINE vf vf_scale2_from(vf p, vf x, vf least) {
-    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), vf_scale2(p, _mm256_floor_ps(x)));
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(x)), _mm256_set1_epi32(127));
+    const vf power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), vf_mul(p, power));
 }
 VINLINE float vf_sum(vf a) { /* fixed order */
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
