@@ -4,7 +4,8 @@
 #define RUNG_WEIGHT_ROWS_H
 #include "kernels/backend.h"
 
-typedef enum { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FP6 } gemm_dtype;
+/* FP6 is E3M2. E2M3: what the CPU's panels may be of, no stack's dtype. */
+typedef enum { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FP6, GEMM_E2M3 } gemm_dtype;
 
 /* One tensor of a stack. taps > 1: the tensor is [n, k / taps, taps] (a convolution's oc, ic, kh * kw) and its rows are
  * read with the channels last, k = tap * channels + channel. */

@@ -47,7 +47,8 @@ static void activations(const gemm_kernels *k) {
 }
 
 /* Every panel of every type, expanded from any block on, holds the bits that the scalar reader gives. */
-static void expanders(const gemm_kernels *k, rung_store store) {
+static void expanders(unsigned cpu, rung_store store) {
+    const gemm_kernels *k = gemm_kernels_for(cpu);
     const size_t n = k->nr + 5, depth = 3 * GEMM_FP6_GROUP + 3;
     guard data = guard_floats(n * depth), out = guard_floats(4 * GEMM_FP6_GROUP * k->nr);
     for (size_t i = 0; i < n * depth; i++) data.p[i] = rnd(&seed);
@@ -55,7 +56,7 @@ static void expanders(const gemm_kernels *k, rung_store store) {
     const gemm_part part = {&t, NULL, 1};
     gemm_weights w;
     rung_err e = {0};
-    if (!CHECK(gemm_weights_open(&w, &part, 1, store, k->nr, &e) == RUNG_OK)) return;
+    if (!CHECK(gemm_weights_open(&w, &part, 1, store, cpu, &e) == RUNG_OK)) return;
     float row[4 * GEMM_FP6_GROUP];
     for (size_t k0 = 0; k0 < depth; k0 += GEMM_FP6_GROUP) {
         for (size_t panel = 0; panel < 2; panel++) {
@@ -75,7 +76,9 @@ static void expanders(const gemm_kernels *k, rung_store store) {
 }
 
 /* All 64 codes survive packing and expanding; the row scale stays apart. */
-static void codes(const gemm_kernels *k) {
+static void codes(unsigned cpu, rung_dtype dtype) {
+    const gemm_kernels *k = gemm_kernels_for(cpu);
+    const bool e3m2 = dtype == RUNG_F6_E3M2;
     unsigned char stream[48] = {0};
     for (unsigned i = 0; i < 64; i++) {
         unsigned char *p = stream + i / 4 * 3;
@@ -83,15 +86,18 @@ static void codes(const gemm_kernels *k) {
         for (unsigned b = 0; b < 3; b++) p[b] |= (unsigned char)(word >> (16 - 8 * b));
     }
     const float scale = 0.3f;
-    const rung_tensor t = {.dtype = RUNG_F6_E3M2, .ndim = 2, .shape = {1, 64}, .data = stream, .scale = &scale};
+    const rung_tensor t = {.dtype = dtype, .ndim = 2, .shape = {1, 64}, .data = stream, .scale = &scale};
     const gemm_part part = {&t, NULL, 1};
     gemm_weights w;
     rung_err e = {0};
-    if (!CHECK(gemm_weights_open(&w, &part, 1, RUNG_STORE_STORED, k->nr, &e) == RUNG_OK)) return;
+    if (!CHECK(gemm_weights_open(&w, &part, 1, RUNG_STORE_STORED, cpu, &e) == RUNG_OK)) return;
     guard out = guard_floats(64 * k->nr);
     k->expand(&w, 0, 0, 64, out.p);
-    for (unsigned i = 0; i < 64; i++) CHECK(out.p[i * k->nr] == rung_e3m2_to_f32((uint8_t)i));
-    CHECK(w.dtype == GEMM_FP6 && w.scale[0] == scale && w.panel_bytes == 64 * k->nr * 6 / 8);
+    for (uint8_t i = 0; i < 64; i++) {
+        const float want = e3m2 ? rung_e3m2_to_f32(i) : rung_e2m3_to_f32(i);
+        CHECK(memcmp(&out.p[i * k->nr], &want, sizeof want) == 0);
+    }
+    CHECK(w.dtype == (e3m2 ? GEMM_FP6 : GEMM_E2M3) && w.scale[0] == scale && w.panel_bytes == 64 * k->nr * 6 / 8);
     gemm_weights_close(&w);
     guard_free(&out);
 }
@@ -150,10 +156,11 @@ int main(void) {
         }
         const gemm_kernels *k = gemm_kernels_for(levels[i]);
         activations(k);
-        expanders(k, RUNG_STORE_F16);
-        expanders(k, RUNG_STORE_BF16);
-        expanders(k, RUNG_STORE_FP6);
-        codes(k);
+        expanders(levels[i], RUNG_STORE_F16);
+        expanders(levels[i], RUNG_STORE_BF16);
+        expanders(levels[i], RUNG_STORE_FP6);
+        codes(levels[i], RUNG_F6_E3M2);
+        codes(levels[i], RUNG_F6_E2M3);
         tiles(k);
     }
     return check_result();

@@ -14,7 +14,8 @@ static const struct {
     {"scalar", 0},
     {"avx2", RUNG_CPU_AVX2},
     {"avx512", RUNG_CPU_AVX2 | RUNG_CPU_AVX512},
-    {"avx512bf16", RUNG_CPU_AVX2 | RUNG_CPU_AVX512 | RUNG_CPU_AVX512BF16},
+    {"avx512vbmi", RUNG_CPU_AVX2 | RUNG_CPU_AVX512 | RUNG_CPU_AVX512VBMI},
+    {"avx512bf16", RUNG_CPU_AVX2 | RUNG_CPU_AVX512 | RUNG_CPU_AVX512VBMI | RUNG_CPU_AVX512BF16},
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
 
@@ -26,8 +27,10 @@ unsigned rung_cpu_detect(void) {
     if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         cpu |= RUNG_CPU_AVX512;
+    if ((cpu & RUNG_CPU_AVX512) && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
+        cpu |= RUNG_CPU_AVX512VBMI;
     unsigned eax, ebx, ecx, edx; /* __builtin_cpu_supports("avx512bf16") is younger than some compilers */
-    if ((cpu & RUNG_CPU_AVX512) && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 5 & 1))
+    if ((cpu & RUNG_CPU_AVX512VBMI) && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 5 & 1))
         cpu |= RUNG_CPU_AVX512BF16;
 #endif
     return cpu;
@@ -43,7 +46,7 @@ rung_status rung_cpu_mask(unsigned *mask, rung_err *err) {
             return RUNG_OK;
         }
     }
-    return rung_fail(err, RUNG_EARG, "RUNG_CPU is '%s', wanted scalar, avx2, avx512 or avx512bf16", s);
+    return rung_fail(err, RUNG_EARG, "RUNG_CPU is '%s', wanted scalar, avx2, avx512, avx512vbmi or avx512bf16", s);
 }
 
 const char *rung_cpu_name(unsigned cpu) {

@@ -15,7 +15,7 @@ rung_status cpu_conv_open(rung_backend *be, rung_conv **out, const rung_tensor *
     if (!c) return rung_fail(err, RUNG_ENOMEM, "convolution: out of memory");
     *c = (rung_conv){.oc = w->shape[0], .ic = w->shape[1], .kh = w->shape[2], .kw = w->shape[3]};
     const gemm_part part = {w, bias, c->kh * c->kw};
-    const rung_status st = gemm_weights_open(&c->w, &part, 1, type, gemm_panel_width(cpu_of(be)->cpu), err);
+    const rung_status st = gemm_weights_open(&c->w, &part, 1, type, cpu_of(be)->cpu, err);
     if (st) {
         free(c);
         return st;

@@ -164,7 +164,7 @@ static void task(void *arg, size_t number, void *scratch) {
  * thin() would read an FP6 group past the end of a row. */
 static bool reads_in_place(const struct job *j) {
     if (!j->src->rows || (j->thin && j->out.w->sparse)) return false;
-    if (j->thin) return j->out.w->dtype != GEMM_FP6 || j->out.w->k % GEMM_FP6_GROUP == 0;
+    if (j->thin) return !gemm_six_bit(j->out.w->dtype) || j->out.w->k % GEMM_FP6_GROUP == 0;
     return j->k->mr <= 8 || j->src->stride % 1024 != 0;
 }
 
@@ -206,7 +206,7 @@ void gemm_run(cpu_backend *be, float *y, size_t m, const gemm_weights *w, const 
         return;
     }
     const bool by_columns = w->sparse && w->sparse->by_columns;
-    if (by_columns && m > SPARSE_FEW_COLUMNS) {
+    if (by_columns && m > w->sparse->kernels->few_columns) {
         sparse_skip_run(be, &j.out, m, src);
         return;
     }

@@ -12,7 +12,8 @@
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
-enum { GEMM_FP6_GROUP = 8, GEMM_FP6_UNIT = 4096 };
+enum { GEMM_FP6_GROUP = 8, GEMM_FP6_UNIT = 4096, GEMM_E2M3_UNIT = 16384 };
+static inline bool gemm_six_bit(gemm_dtype t) { return t == GEMM_FP6 || t == GEMM_E2M3; }
 
 typedef struct sparse_panels sparse_panels; /* sparse.h */
 
@@ -21,7 +22,8 @@ typedef struct sparse_panels sparse_panels; /* sparse.h */
  * of nr little-endian 16-bit words. With two bits between S and EEE a code is the upper byte of an f16 number, 2^12 too
  * small (GEMM_FP6_UNIT), subnormal ones too; so word w_i of a column holds the codes of k = 2i and 2i + 1 of its group
  * as bytes S..EEEMM, upper byte first, and in the two bits left of each byte a part of k = 6 (upper bytes) and k = 7:
- * w_0 the upper two bits of EEEMM, w_1 the next two, w_2 S and the last. */
+ * w_0 the upper two bits of EEEMM, w_1 the next two, w_2 S and the last. E2M3 panels are alike; an f16 number needs the
+ * magnitude one bit further down, and is 2^14 too small. */
 typedef struct {
     gemm_dtype dtype;
     size_t n, k, nr;
@@ -32,8 +34,9 @@ typedef struct {
     float *bias;           /* f32 [ceil(n / nr) * nr]; NULL: none */
 } gemm_weights;
 
-/** Packs the stack. RUNG_EFORMAT (dtype; NaN or infinity where FP6 is asked for), RUNG_ESHAPE, RUNG_ENOMEM. */
-rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, size_t nr,
+/** Packs the stack for these CPU features. RUNG_EFORMAT (dtype; NaN or infinity where FP6 is asked for), RUNG_ESHAPE,
+ * RUNG_ENOMEM. */
+rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, unsigned cpu,
                               rung_err *err);
 void gemm_weights_close(gemm_weights *w); /* a zeroed struct is fine */
 

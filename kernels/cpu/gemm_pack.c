@@ -6,13 +6,14 @@
 #include "kernels/base/size.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/sparse.h"
+#include "kernels/sparse.h"
 
 enum { PANEL_ALIGN = 64 };
 
 static rung_status allocate_panels(gemm_weights *w, rung_err *err) {
     const size_t panels = size_div_up(w->n, w->nr);
-    const size_t k = w->dtype == GEMM_FP6 ? size_div_up(w->k, GEMM_FP6_GROUP) : w->k;
-    const size_t unit = w->dtype == GEMM_FP6 ? 6 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
+    const size_t k = gemm_six_bit(w->dtype) ? size_div_up(w->k, GEMM_FP6_GROUP) : w->k;
+    const size_t unit = gemm_six_bit(w->dtype) ? 6 * w->nr : (w->dtype == GEMM_F32 ? 4 : 2) * w->nr;
     size_t bytes;
     if (!size_mul(k, unit, &w->panel_bytes) || !size_mul(w->panel_bytes, panels, &bytes) ||
         bytes > SIZE_MAX - PANEL_ALIGN)
@@ -24,14 +25,16 @@ static rung_status allocate_panels(gemm_weights *w, rung_err *err) {
     return RUNG_OK;
 }
 
-static rung_status allocate(gemm_weights *w, const weight_stack *s, rung_err *err) {
+static rung_status allocate(gemm_weights *w, const weight_stack *s, unsigned cpu, rung_err *err) {
     const size_t cols = size_div_up(w->n, w->nr) * w->nr;
     w->scale = s->scale ? calloc(cols, sizeof *w->scale) : NULL;
     w->bias = s->bias ? calloc(cols, sizeof *w->bias) : NULL;
     if ((s->scale && !w->scale) || (s->bias && !w->bias))
         return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", w->n, w->k);
     if (!s->sparse) return allocate_panels(w, err);
-    return sparse_panels_open(&w->sparse, s, w->nr, sparse_by_columns(s), err);
+    RUNG_TRY(sparse_panels_open(&w->sparse, s, w->nr, sparse_by_columns(s), err));
+    w->sparse->kernels = sparse_kernels_for(cpu);
+    return RUNG_OK;
 }
 
 /* Code of k = i of a group whose words of a column lie nr apart: see gemm_weights. */
@@ -70,8 +73,10 @@ static void put_row(const gemm_weights *w, size_t col, const float *row) {
         for (size_t k = 0; k < w->k; k++) p[k * nr] = rung_f32_to_bf16(row[k]);
     } else {
         uint16_t *p = (uint16_t *)panel + j;
-        for (size_t k = 0; k < w->k; k++)
-            put_code(p + k / GEMM_FP6_GROUP * 3 * nr, nr, k % GEMM_FP6_GROUP, rung_f32_to_e3m2(row[k]));
+        for (size_t k = 0; k < w->k; k++) {
+            const uint8_t code = w->dtype == GEMM_FP6 ? rung_f32_to_e3m2(row[k]) : rung_f32_to_e2m3(row[k]);
+            put_code(p + k / GEMM_FP6_GROUP * 3 * nr, nr, k % GEMM_FP6_GROUP, code);
+        }
     }
 }
 
@@ -86,17 +91,24 @@ static rung_status pack_row(void *user, size_t row, const float *numbers, float 
     return RUNG_OK;
 }
 
-rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, size_t nr,
+/* To a stack E2M3 is sparse, however much of it is there. */
+static bool is_dense_e2m3(const weight_stack *s) {
+    const bool e2m3 = s->values == RUNG_F6_E2M3 || s->values == RUNG_F5_E2M2;
+    return s->sparse && e2m3 && rung_form_choose(RUNG_F6_E2M3, s->n, s->k, s->held, NULL) == RUNG_FORM_DENSE;
+}
+
+rung_status gemm_weights_open(gemm_weights *out, const gemm_part *parts, size_t count, rung_store store, unsigned cpu,
                               rung_err *err) {
-    gemm_weights w = {.nr = nr};
+    gemm_weights w = {.nr = gemm_panel_width(cpu)};
     weight_stack s;
     rung_status st;
     *out = w;
     RUNG_TRY(weight_stack_of(&s, parts, count, store, err));
-    w.dtype = s.dtype;
+    w.dtype = is_dense_e2m3(&s) ? GEMM_E2M3 : s.dtype;
+    s.sparse &= w.dtype != GEMM_E2M3;
     w.n = s.n;
     w.k = s.k;
-    RUNG_TRY_GOTO(st, done, allocate(&w, &s, err));
+    RUNG_TRY_GOTO(st, done, allocate(&w, &s, cpu, err));
     RUNG_TRY_GOTO(st, done, weight_stack_read(&s, parts, count, pack_row, &w, w.bias, err));
     *out = w;
     w = (gemm_weights){0};
@@ -130,7 +142,8 @@ void gemm_weights_row(const gemm_weights *w, size_t col, size_t k0, size_t kn, f
             out[i] = rung_bf16_to_f32(((const uint16_t *)panel)[k * nr + j]);
         } else {
             const uint16_t *g = (const uint16_t *)panel + k / GEMM_FP6_GROUP * 3 * nr + j;
-            out[i] = rung_e3m2_to_f32((uint8_t)code_at(g, nr, k % GEMM_FP6_GROUP));
+            const uint8_t code = (uint8_t)code_at(g, nr, k % GEMM_FP6_GROUP);
+            out[i] = w->dtype == GEMM_FP6 ? rung_e3m2_to_f32(code) : rung_e2m3_to_f32(code);
         }
     }
 }

@@ -18,7 +18,7 @@ rung_status cpu_linear_open(rung_backend *be, rung_linear **out, const rung_tens
     for (size_t i = 0; i < parts; i++) stack[i] = (gemm_part){w[i], bias ? bias[i] : NULL, 1};
     rung_linear *l = calloc(1, sizeof *l);
     if (!l) return rung_fail(err, RUNG_ENOMEM, "linear layer: out of memory");
-    const rung_status st = gemm_weights_open(&l->w, stack, parts, type, gemm_panel_width(cpu_of(be)->cpu), err);
+    const rung_status st = gemm_weights_open(&l->w, stack, parts, type, cpu_of(be)->cpu, err);
     if (st) {
         free(l);
         return st;

@@ -5,6 +5,8 @@
 #include "kernels/cpu/sparse.h"
 
 #define BODY_KERNELS sparse_avx2
+#define BODY_SPREAD  1
+#define BODY_PLACES  8
 
 VINLINE vf load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
@@ -25,7 +27,7 @@ VINLINE code_table table_of(const sparse_panels *s) {
 VINLINE vf load_codes(const uint8_t *p, code_table t) {
     const __m128i c = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p));
     const __m128i magnitude = _mm_sll_epi16(_mm_and_si128(c, _mm_set1_epi16(31)), _mm_cvtsi32_si128(t.shift));
-    const __m128i sign = _mm_slli_epi16(_mm_and_si128(c, _mm_set1_epi16(32)), 10);
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(c, _mm_set1_epi16(128)), 8);
     return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(magnitude, sign)), _mm256_set1_ps(t.unit));
 }
 
@@ -47,16 +49,50 @@ VINLINE vf load_codes(const uint8_t *p, code_table t) {
 static const int8_t sources[256][8] = {ROWS256(SOURCES)};
 static const uint8_t lanes[256][8] = {ROWS256(LANES)};
 
-VINLINE void held_lanes(uint32_t *out, uint32_t mask, const uint32_t step, uint32_t first) {
-    const vi lane = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)lanes[mask]));
-    const vi at = _mm256_mullo_epi32(lane, _mm256_set1_epi32((int)step));
-    _mm256_storeu_si256((__m256i *)out, _mm256_add_epi32(at, _mm256_set1_epi32((int)first)));
+VINLINE void held_lanes(uint16_t *out, uint32_t mask, uint16_t step, uint16_t first) {
+    const __m128i lane = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)lanes[mask]));
+    const __m128i at = _mm_mullo_epi16(lane, _mm_set1_epi16((short)step));
+    _mm_storeu_si128((__m128i *)out, _mm_add_epi16(at, _mm_set1_epi16((short)first)));
 }
 
 VINLINE vf spread(uint32_t mask, const float *p) {
     const vi from = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)sources[mask]));
     const vi none = _mm256_srai_epi32(from, 31);
     return _mm256_andnot_ps(_mm256_castsi256_ps(none), _mm256_permutevar8x32_ps(vf_load(p), from));
+}
+
+VINLINE __m256i bits_of(__m256i a, char mask) { return _mm256_and_si256(a, _mm256_set1_epi8(mask)); }
+
+VINLINE void chunk_codes(const unsigned char *p, uint8_t *out) {
+    const __m256i p0 = _mm256_loadu_si256((const __m256i *)p), p1 = _mm256_loadu_si256((const __m256i *)(p + 32)),
+                  p2 = _mm256_loadu_si256((const __m256i *)(p + 64));
+    const __m256i left = _mm256_or_si256(bits_of(_mm256_srli_epi16(p0, 2), 0x18), bits_of(_mm256_srli_epi16(p1, 4), 6));
+    const __m256i right =
+        _mm256_or_si256(bits_of(_mm256_srli_epi16(p2, 5), 1), bits_of(_mm256_slli_epi16(p2, 1), (char)0x80));
+    const __m256i codes[4] = {p0, p1, p2, _mm256_or_si256(left, right)};
+    for (size_t i = 0; i < 4; i++) _mm256_storeu_si256((__m256i *)(out + 32 * i), bits_of(codes[i], (char)0x9f));
+}
+
+VINLINE __m128i in_place(const bool e2m3, __m128i words) {
+    const __m128i sign = _mm_set1_epi16((short)0x8000), magnitude = _mm_set1_epi16(0x0f80);
+    if (!e2m3) return words;
+    return _mm_or_si128(_mm_and_si128(words, sign), _mm_and_si128(_mm_srli_epi16(words, 1), magnitude));
+}
+
+VINLINE __m128i load_halves(const void *p, const void *q) {
+    return _mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64(p)), q));
+}
+
+/* Eight columns at a time through the table; the second eight of the shuffle count from 8 on, which keeps the sign of
+ * those that are to become 0. */
+VINLINE const uint8_t *spread_codes(const bool e2m3, uint16_t *words, const unsigned char *mask, const uint8_t *p) {
+    const size_t left = (size_t)__builtin_popcount(mask[0]), right = (size_t)__builtin_popcount(mask[1]);
+    const __m128i none = _mm_setzero_si128(), eights = _mm_set_epi64x(0x0808080808080808, 0);
+    const __m128i from = _mm_or_si128(load_halves(sources[mask[0]], sources[mask[1]]), eights);
+    const __m128i bytes = _mm_shuffle_epi8(load_halves(p, p + left), from);
+    _mm_store_si128((__m128i *)words, in_place(e2m3, _mm_unpacklo_epi8(none, bytes)));
+    _mm_store_si128((__m128i *)(words + 8), in_place(e2m3, _mm_unpackhi_epi8(none, bytes)));
+    return p + left + right;
 }
 
 #include "kernels/cpu/sparse_body.inc"

@@ -14,62 +14,82 @@ static sparse_values values_of(rung_dtype t) {
 
 static bool six_bit(sparse_values type) { return type == SPARSE_E3M2 || type == SPARSE_E2M3; }
 
-static void put_value(sparse_panels *s, size_t at, uint16_t word) {
-    if (!six_bit(s->type)) {
-        memcpy(s->values + at * sizeof word, &word, sizeof word);
-        return;
-    }
-    unsigned char *chunk = s->values + at / SPARSE_CHUNK * SPARSE_CHUNK_BYTES + at % 16;
-    const size_t plane = at % SPARSE_CHUNK / 16;
-    if (plane < 3) {
-        chunk[16 * plane] |= (unsigned char)word;
-    } else {
-        for (size_t p = 0; p < 3; p++) chunk[16 * p] |= (unsigned char)((word >> (2 * p) & 3) << 6);
-    }
-}
-
-/* No branch asks which ones are 0: a 0 is put, which changes nothing, and the next one takes its place. */
-static size_t pack_by_k(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
-    unsigned char *mask = s->masks + panel * s->k * (s->nr / 8);
-    for (size_t k = 0; k < s->k; k++, mask += s->nr / 8) {
-        if (k % SPARSE_BLOCK == 0)
-            s->block_at[panel * (s->blocks + 1) + k / SPARSE_BLOCK] = (uint32_t)(at - s->panel_at[panel]);
-        for (size_t j = 0; j < columns; j++) {
-            const uint16_t word = words[j * s->k + k];
-            const unsigned held = word != 0;
-            mask[j / 8] |= (unsigned char)(held << j % 8);
-            put_value(s, at, word);
-            at += held;
+/* A chunk of codes to its planes: see sparse.h. */
+static void put_chunk(unsigned char *out, size_t plane, const uint16_t *codes) {
+    for (size_t i = 0; i < plane; i++) {
+        const unsigned last = codes[3 * plane + i];
+        const unsigned parts[3] = {last >> 3 & 3, last >> 1 & 3, (last >> 5 & 1) << 1 | (last & 1)};
+        for (size_t p = 0; p < 3; p++) {
+            const unsigned code = codes[p * plane + i];
+            out[p * plane + i] = (unsigned char)((code & 32) << 2 | parts[p] << 5 | (code & 31));
         }
     }
-    return at;
 }
 
-static size_t pack_by_columns(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
+/* The values that wait, in whole chunks; what is left waits on, unless these are the last. */
+static void put_values(sparse_panels *s, bool last) {
+    const size_t plane = sparse_plane(s->nr), chunk = 4 * plane;
+    size_t done = 0;
+    if (!six_bit(s->type)) {
+        memcpy(s->values + (s->end - s->waiting) * sizeof *s->held, s->held, s->waiting * sizeof *s->held);
+        s->waiting = 0;
+        return;
+    }
+    unsigned char *out = s->values + (s->end - s->waiting) / chunk * 3 * plane;
+    if (last) memset(s->held + s->waiting, 0, chunk * sizeof *s->held);
+    for (; done + chunk <= s->waiting || (last && done < s->waiting); done += chunk, out += 3 * plane)
+        put_chunk(out, plane, s->held + done);
+    s->waiting -= size_min(done, s->waiting);
+    memmove(s->held, s->held + done, s->waiting * sizeof *s->held);
+}
+
+/* Those of `count` words that are not 0 join the values; bit i of mask: word i is one of them. No branch asks which: a
+ * 0 is put, which changes nothing, and the next one takes its place. */
+static void put_words(sparse_panels *s, const uint16_t *words, size_t count, unsigned char *mask) {
+    uint16_t *held = s->held + s->waiting;
+    size_t n = 0;
+    for (size_t i = 0; i < count; i += 8) {
+        unsigned bits = 0;
+        for (size_t b = 0; b < size_min(8, count - i); b++) {
+            const unsigned is_held = words[i + b] != 0;
+            bits |= is_held << b;
+            held[n] = words[i + b];
+            n += is_held;
+        }
+        mask[i / 8] = (unsigned char)bits;
+    }
+    s->waiting += n;
+    s->end += n;
+}
+
+static void pack_by_k(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words) {
+    unsigned char *mask = s->masks + panel * s->k * (s->nr / 8);
+    uint16_t rows[SPARSE_BLOCK][GEMM_MOST_NR];
+    for (size_t k0 = 0; k0 < s->k; k0 += SPARSE_BLOCK) {
+        const size_t kn = size_min(SPARSE_BLOCK, s->k - k0);
+        s->block_at[panel * (s->blocks + 1) + k0 / SPARSE_BLOCK] = (uint32_t)(s->end - s->panel_at[panel]);
+        for (size_t j = 0; j < columns; j++)
+            for (size_t i = 0; i < kn; i++) rows[i][j] = words[j * s->k + k0 + i];
+        for (size_t i = 0; i < kn; i++, mask += s->nr / 8) put_words(s, rows[i], columns, mask);
+    }
+}
+
+static void pack_by_columns(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words) {
     unsigned char *mask = s->masks + panel * s->nr * size_div_up(s->k, 8);
     for (size_t run = 0; run < s->blocks; run++) {
         const size_t k0 = run * SPARSE_RUN, kn = size_min(SPARSE_RUN, s->k - k0), bytes = size_div_up(kn, 8);
-        s->block_at[panel * (s->blocks + 1) + run] = (uint32_t)(at - s->panel_at[panel]);
-        for (size_t j = 0; j < columns; j++) {
-            for (size_t i = 0; i < kn; i++) {
-                const uint16_t word = words[j * s->k + k0 + i];
-                const unsigned held = word != 0;
-                mask[j * bytes + i / 8] |= (unsigned char)(held << i % 8);
-                put_value(s, at, word);
-                at += held;
-            }
-        }
+        s->block_at[panel * (s->blocks + 1) + run] = (uint32_t)(s->end - s->panel_at[panel]);
+        for (size_t j = 0; j < columns; j++) put_words(s, words + j * s->k + k0, kn, mask + j * bytes);
         mask += s->nr * bytes;
     }
-    return at;
 }
 
-/* words [columns, k] become panel `panel`, whose values begin at `at`; where they end. */
-static size_t pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words, size_t at) {
-    s->panel_at[panel] = at;
-    at = (s->by_columns ? pack_by_columns : pack_by_k)(s, panel, columns, words, at);
-    s->block_at[panel * (s->blocks + 1) + s->blocks] = (uint32_t)(at - s->panel_at[panel]);
-    return size_div_up(at, SPARSE_CHUNK) * SPARSE_CHUNK;
+/* words [columns, k] become panel `panel`. */
+static void pack_panel(sparse_panels *s, size_t panel, size_t columns, const uint16_t *words) {
+    s->panel_at[panel] = s->end;
+    (s->by_columns ? pack_by_columns : pack_by_k)(s, panel, columns, words);
+    s->block_at[panel * (s->blocks + 1) + s->blocks] = (uint32_t)(s->end - s->panel_at[panel]);
+    put_values(s, panel + 1 == s->panels);
 }
 
 static size_t mask_bytes(const sparse_panels *s) { /* of a panel */
@@ -77,18 +97,19 @@ static size_t mask_bytes(const sparse_panels *s) { /* of a panel */
 }
 
 static rung_status allocate(sparse_panels *s, size_t held, rung_err *err) {
-    enum { SLACK = 128 }; /* vectors may look past the last value */
-    const size_t room = size_div_up(held, SPARSE_CHUNK) * SPARSE_CHUNK + s->panels * SPARSE_CHUNK;
+    enum { SLACK = 128 }; /* vectors may look past the last value, words of masks past the last byte */
+    const size_t plane = sparse_plane(s->nr), chunks = held / (4 * plane) + 1;
     size_t masks, words;
     if (s->k > UINT32_MAX / s->nr || !size_mul(s->panels, mask_bytes(s), &masks) ||
         !size_mul(s->k, s->nr * sizeof *s->words, &words))
         return rung_fail(err, RUNG_ESHAPE, "layer weight [%zu, %zu] is too large", s->n, s->k);
-    s->masks = calloc(masks + 1, 1); /* whoever reads words looks past the last byte */
+    s->masks = calloc(masks + SLACK, 1);
     s->block_at = calloc(s->panels * (s->blocks + 1), sizeof *s->block_at);
     s->panel_at = calloc(s->panels, sizeof *s->panel_at);
-    s->values = calloc((six_bit(s->type) ? room / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : room * 2) + SLACK, 1);
+    s->values = calloc((six_bit(s->type) ? chunks * 3 * plane : held * sizeof *s->words) + SLACK, 1);
     s->words = malloc(words);
-    if (!s->masks || !s->block_at || !s->panel_at || !s->values || !s->words)
+    s->held = malloc(words + 8 * plane * sizeof *s->held);
+    if (!s->masks || !s->block_at || !s->panel_at || !s->values || !s->words || !s->held)
         return rung_fail(err, RUNG_ENOMEM, "no memory for a layer weight [%zu, %zu]", s->n, s->k);
     return RUNG_OK;
 }
@@ -129,10 +150,11 @@ void sparse_panels_put(sparse_panels *s, size_t row, const float *numbers) {
     uint16_t *words = s->words + row % s->nr * s->k;
     for (size_t k = 0; k < s->k; k++) words[k] = word_of(s, numbers[k]);
     if ((row + 1) % s->nr != 0 && row + 1 != s->n) return;
-    s->end = pack_panel(s, row / s->nr, row % s->nr + 1, s->words, s->end);
+    pack_panel(s, row / s->nr, row % s->nr + 1, s->words);
     if (row + 1 < s->n) return;
     free(s->words);
-    s->words = NULL;
+    free(s->held);
+    s->words = s->held = NULL;
 }
 
 void sparse_panels_close(sparse_panels **sp) {
@@ -144,20 +166,23 @@ void sparse_panels_close(sparse_panels **sp) {
     free(s->panel_at);
     free(s->values);
     free(s->words);
+    free(s->held);
     free(s);
 }
 
 size_t sparse_panels_bytes(const sparse_panels *s) {
-    const size_t values = six_bit(s->type) ? s->end / SPARSE_CHUNK * SPARSE_CHUNK_BYTES : s->end * sizeof *s->words;
+    const size_t plane = sparse_plane(s->nr);
+    const size_t values = six_bit(s->type) ? size_div_up(s->end, 4 * plane) * 3 * plane : s->end * sizeof *s->words;
     return values + s->panels * (mask_bytes(s) + (s->blocks + 1) * sizeof *s->block_at + sizeof *s->panel_at);
 }
 
 static float value_at(const sparse_panels *s, size_t at) {
     if (six_bit(s->type)) {
-        const unsigned char *chunk = s->values + at / SPARSE_CHUNK * SPARSE_CHUNK_BYTES + at % 16;
-        const size_t plane = at % SPARSE_CHUNK / 16;
-        const unsigned last = chunk[0] >> 6 | chunk[16] >> 6 << 2 | chunk[32] >> 6 << 4;
-        const uint8_t code = (uint8_t)(plane < 3 ? chunk[16 * plane] & 63 : last);
+        const size_t plane = sparse_plane(s->nr), which = at / plane % 4;
+        const unsigned char *chunk = s->values + at / (4 * plane) * 3 * plane + at % plane;
+        const unsigned byte = chunk[which % 3 * plane], own = (byte >> 2 & 32) | (byte & 31);
+        const unsigned p0 = chunk[0] >> 5 & 3, p1 = chunk[plane] >> 5 & 3, p2 = chunk[2 * plane] >> 5 & 3;
+        const uint8_t code = (uint8_t)(which < 3 ? own : (p2 >> 1) << 5 | p0 << 3 | p1 << 1 | (p2 & 1));
         return code & 32 ? -s->magnitude[code & 31] : s->magnitude[code];
     }
     uint16_t word;

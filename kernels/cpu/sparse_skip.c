@@ -19,6 +19,7 @@ enum {
 
 const sparse_kernels *sparse_kernels_for(unsigned cpu) {
 #ifdef __x86_64__
+    if (cpu & RUNG_CPU_AVX512VBMI) return &sparse_avx512vbmi;
     if (cpu & RUNG_CPU_AVX512) return &sparse_avx512;
     if (cpu & RUNG_CPU_AVX2) return &sparse_avx2;
 #endif
@@ -85,7 +86,7 @@ static void add_run(const struct work *s) {
     for (size_t p = 0; p < s->all_panels;) { /* values, then gates: each panels side by side */
         const size_t end = p < s->panels ? s->panels : s->all_panels, count = size_min(SPARSE_PANELS, end - p);
         const size_t panel = p < s->panels ? s->col0 / nr + p : s->gate_panel + p - s->panels;
-        j->sk->skip(j->out.w->sparse, panel, count, s->k0 / SPARSE_RUN, s->across, j->tile * ACROSS, s->rows,
+        j->sk->skip(j->out.w->sparse, panel, count, s->k0 / SPARSE_RUN, s->across, j->tile * ACROSS, j->tile, s->rows,
                     s->sums + p * nr * j->tile, j->tile * columns_of(s));
         p += count;
     }
@@ -134,7 +135,7 @@ static void task(void *arg, size_t number, void *scratch) {
 void sparse_skip_run(cpu_backend *be, const gemm_out *out, size_t m, const gemm_source *src) {
     struct job j = {.k = gemm_kernels_for(be->cpu), .sk = sparse_kernels_for(be->cpu), .out = *out, .src = src, .m = m};
     const size_t nr = j.k->nr, panels = size_div_up(out->y_cols, nr);
-    j.tile = SPARSE_VECTORS * j.sk->vl;
+    j.tile = size_div_up(size_min(m, SPARSE_VECTORS * j.sk->vl), j.sk->vl) * j.sk->vl;
     j.row_blocks = size_div_up(m, ROWS);
     j.rows = size_div_up(size_div_up(m, j.row_blocks), j.tile) * j.tile;
     j.row_blocks = size_div_up(m, j.rows);

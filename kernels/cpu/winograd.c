@@ -270,7 +270,7 @@ size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v) {
     if (be->exact || !kernels_for(be->cpu, 6) || c->kh != 3 || c->kw != 3 || v->a->stride != 1) return 0;
     if (c->ic < LEAST_CHANNELS || c->ic > MOST_CHANNELS || v->oh * v->ow < LEAST_PIXELS) return 0;
     /* A tap would begin inside a group. */
-    if (c->w.dtype == GEMM_FP6 && !c->w.sparse && c->ic % GEMM_FP6_GROUP != 0) return 0;
+    if (gemm_six_bit(c->w.dtype) && !c->w.sparse && c->ic % GEMM_FP6_GROUP != 0) return 0;
     if (c->w.sparse && c->w.sparse->by_columns) return 0;
     /* Products for each weight, a fifth more for the transforms, and what the weight's own transform costs, against 9 a
      * pixel. Of one picture: the batch must not change a picture. */

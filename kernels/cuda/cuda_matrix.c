@@ -49,6 +49,8 @@ static void put_number(const cuda_matrix *w, unsigned char *row, size_t k, float
     case GEMM_FP6:
         rung_fp6_put(row, k, rung_f32_to_e3m2(v));
         break;
+    case GEMM_E2M3: /* of the CPU's panels alone */
+        break;
     }
 }
 
