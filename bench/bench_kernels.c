@@ -14,6 +14,7 @@
 #include "kernels/base/cpu.h"
 #include "kernels/base/pages.h"
 #include "kernels/base/size.h"
+#include "kernels/cpu/cpu_ops.h"
 
 double bench_now(void) {
     struct timespec t;
@@ -151,6 +152,54 @@ static const shape shapes[] = {
     {1, 128, 128, 3, 512, 1, RUNG_STORE_F16, RUNG_ACT_NONE, true},
 };
 
+/* What bench/winograd.csv holds: 3x3 convolutions with norm and SiLU, m pictures of n <- k channels. */
+static const struct {
+    size_t m, n, k, side;
+} winograd_shapes[] = {
+    /* SD 1.5's U-Net at 512x512, 256x256 and 384x384; SDXL's at 1024x1024 */
+    {2, 320, 320, 64},
+    {2, 320, 640, 64},
+    {2, 320, 960, 64},
+    {2, 640, 640, 64},
+    {2, 640, 320, 32},
+    {2, 640, 640, 32},
+    {2, 640, 1280, 32},
+    {2, 640, 1920, 32},
+    {2, 1280, 1280, 32},
+    {2, 1280, 640, 16},
+    {2, 1280, 1280, 16},
+    {2, 1280, 2560, 16},
+    {2, 1280, 1280, 8},
+    {2, 1280, 2560, 8},
+    {2, 1280, 1280, 4},
+    {2, 320, 320, 32},
+    {2, 640, 640, 16},
+    {2, 320, 320, 48},
+    {2, 640, 640, 24},
+    {2, 1280, 1280, 12},
+    {2, 1280, 1280, 6},
+    {2, 320, 320, 128},
+    {2, 640, 1280, 64},
+    /* the VAE at 512x512 and 256x256 */
+    {1, 512, 512, 32},
+    {1, 512, 512, 64},
+    {1, 512, 512, 128},
+    {1, 512, 512, 256},
+    {1, 256, 256, 128},
+    {1, 256, 512, 256},
+    {1, 256, 256, 256},
+    {1, 256, 256, 512},
+    {1, 128, 256, 512},
+    {1, 128, 128, 512},
+    /* the shipped VAE */
+    {1, 128, 128, 16},
+    {1, 128, 128, 32},
+    {1, 64, 128, 32},
+    {1, 64, 64, 32},
+    {1, 64, 64, 64},
+    {1, 32, 64, 64},
+};
+
 static const char *store_name(rung_store s) {
     static const char *const names[] = {"stored", "f32", "f16", "bf16", "fp6"};
     return names[s];
@@ -234,44 +283,173 @@ static void bed_run(const struct bed *b) {
     b->be->ops->conv(b->be, b->y, b->x, b->conv, &a, &ep);
 }
 
-static rung_status measure(const shape *s, rung_backend *be, double seconds, rung_bench_row *row, rung_err *err) {
-    struct bed b = {.s = s, .be = be};
-    const rung_status st = bed_open(&b, err);
-    if (st == RUNG_OK) {
-        const double bits[] = {32, 32, 16, 16, 6}, first = bench_now();
-        row->seconds = 1e30;
-        for (int runs = 0; runs < 3 || bench_now() - first < seconds; runs++) {
-            const double start = bench_now();
-            bed_run(&b);
-            const double took = bench_now() - start;
-            if (took < row->seconds) row->seconds = took;
+/* ---- against the specification ---- */
+
+/* A corner of the output is enough: some rows, or pixels of the first picture, and some channels. */
+enum { CORNER_ROWS = 8, CORNER_PIXELS = 12, CORNER_CHANNELS = 32 };
+
+double bench_error(const float *got, size_t got_row, const float *want, size_t rows, size_t n) {
+    double d = 0, all = 0;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < n; c++) {
+            const double w = want[r * n + c], e = got[r * got_row + c] - w;
+            d += e * e;
+            all += w * w;
         }
-        const double weights = (double)s->n * (double)(s->k * taps(s));
-        row->gflops = 2 * weights * (double)rows_out(s) / row->seconds / 1e9;
-        row->gbps = weights * bits[s->store] / 8 / row->seconds / 1e9;
+    }
+    return sqrt(d / (all > 0 ? all : 1));
+}
+
+/* The layer with its first output channels alone, for another backend. */
+static rung_status open_corner(const struct bed *b, struct bed *corner, size_t n, rung_err *err) {
+    const shape *s = b->s;
+    const rung_backend_ops *ops = corner->be->ops;
+    rung_tensor w = {.dtype = RUNG_F32, .ndim = 2, .shape = {n, s->k}, .data = b->w}, gate = w;
+    const rung_tensor *const parts[] = {&w, &gate};
+    gate.data = b->w + s->n / 2 * s->k;
+    if (!s->kernel)
+        return ops->linear_open(corner->be, &corner->linear, parts, NULL, s->act == RUNG_ACT_GEGLU ? 2 : 1, s->store,
+                                err);
+    w.ndim = 4;
+    w.shape[2] = w.shape[3] = s->kernel;
+    return ops->conv_open(corner->be, &corner->conv, &w, NULL, s->store, err);
+}
+
+/* Relative 2-norm of the corner's error in b->y. */
+static rung_status corner_error(const struct bed *b, rung_backend *spec, double *error, rung_err *err) {
+    const shape *s = b->s;
+    const size_t pad = s->kernel / 2, row = s->act == RUNG_ACT_GEGLU ? s->n / 2 : s->n;
+    const size_t out_side = s->kernel ? s->side / s->stride : 0, out = size_min(out_side, CORNER_PIXELS);
+    const size_t n = size_min(row, CORNER_CHANNELS);
+    shape part = *s;
+    part.n = s->act == RUNG_ACT_GEGLU ? 2 * n : n;
+    part.m = s->kernel ? 1 : size_min(s->m, CORNER_ROWS);
+    part.side = s->kernel ? size_min(s->side, (out - 1) * s->stride + s->kernel - pad) : 0;
+    struct bed c = {.s = &part, .be = spec, .affine = b->affine};
+    rung_status st = open_corner(b, &c, n, err);
+    if (st) goto done;
+    c.x = bench_numbers(rows_in(&part) * s->k);
+    c.y = bench_numbers((rows_in(&part) + 1) * part.n);
+    if (!c.x || !c.y) {
+        st = rung_fail(err, RUNG_ENOMEM, "bench: out of memory");
+        goto done;
+    }
+    const size_t line = s->kernel ? part.side * s->k : rows_in(&part) * s->k;
+    for (size_t i = 0; i < (s->kernel ? part.side : 1); i++)
+        memcpy(c.x + i * line, b->x + i * s->side * s->k, line * sizeof *c.x);
+    bed_run(&c);
+    if (!s->kernel) {
+        *error = bench_error(b->y, row, c.y, part.m, n);
+        goto done;
+    }
+    /* Of the part's own output the last pixels lack neighbours. */
+    const size_t own = (part.side + 2 * pad - s->kernel) / s->stride + 1;
+    double squares = 0;
+    for (size_t i = 0; i < out; i++) {
+        const double e = bench_error(b->y + i * out_side * row, row, c.y + i * own * n, out, n);
+        squares += e * e / (double)out;
+    }
+    *error = sqrt(squares);
+done:
+    spec->ops->linear_close(spec, &c.linear);
+    spec->ops->conv_close(spec, &c.conv);
+    free(c.x);
+    free(c.y);
+    return st;
+}
+
+/* Best of the runs, and how far its numbers are off. */
+static rung_status measure(const struct bed *b, rung_backend *spec, double seconds, rung_bench_row *row,
+                           rung_err *err) {
+    const shape *s = b->s;
+    const double bits[] = {32, 32, 16, 16, 6}, first = bench_now();
+    row->seconds = 1e30;
+    for (int runs = 0; runs < 3 || bench_now() - first < seconds; runs++) {
+        const double start = bench_now();
+        bed_run(b);
+        const double took = bench_now() - start;
+        if (took < row->seconds) row->seconds = took;
+    }
+    const double weights = (double)s->n * (double)(s->k * taps(s));
+    row->gflops = 2 * weights * (double)rows_out(s) / row->seconds / 1e9;
+    row->gbps = weights * bits[s->store] / 8 / row->seconds / 1e9;
+    row->compared = true;
+    return corner_error(b, spec, &row->error, err);
+}
+
+/* What the measurements of one call share. */
+struct bench {
+    rung_pool *pool;
+    unsigned cpu;
+    const char *filter;
+    double seconds;
+    rung_bench_row_fn *give;
+    void *arg;
+    size_t found;
+    rung_backend *be, *spec; /* what is measured, and what it is compared with */
+};
+
+static rung_status bench_shape(struct bench *x, const shape *s, rung_err *err) {
+    char name[96];
+    name_shape(s, name, sizeof name);
+    if (x->filter && !strstr(name, x->filter)) return RUNG_OK;
+    x->found++;
+    rung_bench_row row = {.name = name, .isa = rung_cpu_name(x->cpu), .peak_gflops = rung_bench_peak(x->pool, x->cpu)};
+    struct bed b = {.s = s, .be = x->be};
+    rung_status st = bed_open(&b, err);
+    if (!st) st = measure(&b, x->spec, x->seconds, &row, err);
+    if (!st) x->give(x->arg, &row);
+    bed_close(&b);
+    return st;
+}
+
+/* One layer's shape in every way that there is to compute it. */
+static rung_status bench_ways(struct bench *x, size_t i, rung_err *err) {
+    static const size_t tiles[] = {0, 2, 4, 6};
+    const shape s = {winograd_shapes[i].m,
+                     winograd_shapes[i].n,
+                     winograd_shapes[i].k,
+                     3,
+                     winograd_shapes[i].side,
+                     1,
+                     RUNG_STORE_F16,
+                     RUNG_ACT_NONE,
+                     true};
+    char name[96], way[16];
+    snprintf(name, sizeof name, "winograd %zu->%zu %zux%zu batch %zu", s.k, s.n, s.side, s.side, s.m);
+    if (!strstr(name, x->filter)) return RUNG_OK;
+    struct bed b = {.s = &s, .be = x->be};
+    rung_status st = bed_open(&b, err);
+    for (size_t t = 0; t < sizeof tiles / sizeof *tiles && !st; t++) {
+        snprintf(way, sizeof way, tiles[t] ? " F(%zux%zu)" : " direct", tiles[t], tiles[t]);
+        char full[128];
+        snprintf(full, sizeof full, "%s%s", name, way);
+        rung_bench_row row = {
+            .name = full, .isa = rung_cpu_name(x->cpu), .peak_gflops = rung_bench_peak(x->pool, x->cpu)};
+        rung_cpu_backend_exact(x->be, tiles[t] == 0);
+        cpu_of(x->be)->only = tiles[t];
+        st = measure(&b, x->spec, x->seconds / 3, &row, err);
+        if (!st) x->give(x->arg, &row);
+        x->found++;
     }
     bed_close(&b);
+    rung_cpu_backend_exact(x->be, false);
+    cpu_of(x->be)->only = 0;
     return st;
 }
 
 rung_status rung_bench_kernels(rung_pool *pool, unsigned cpu, const char *filter, double seconds,
                                rung_bench_row_fn *give, void *arg, rung_err *err) {
-    char name[96];
-    size_t found = 0;
-    rung_backend *be;
-    rung_status st = RUNG_OK;
-    RUNG_TRY(rung_cpu_backend_open(&be, pool, cpu, err));
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && st == RUNG_OK; i++) {
-        name_shape(&shapes[i], name, sizeof name);
-        if (filter && !strstr(name, filter)) continue;
-        found++;
-        rung_bench_row row = {.name = name, .isa = rung_cpu_name(cpu), .peak_gflops = rung_bench_peak(pool, cpu)};
-        st = measure(&shapes[i], be, seconds, &row, err);
-        if (st == RUNG_OK) give(arg, &row);
-    }
-    rung_backend_close(&be);
-    if (st == RUNG_OK) st = bench_ops(pool, cpu, filter, seconds, give, arg, &found, err);
-    if (st == RUNG_OK && filter) st = bench_weights(pool, cpu, filter, seconds, give, arg, &found, err);
-    if (st == RUNG_OK && found == 0) st = rung_fail(err, RUNG_EARG, "bench: no kernel shape is named '%s'", filter);
+    struct bench x = {pool, cpu, filter, seconds, give, arg, 0, NULL, NULL};
+    rung_status st = rung_cpu_backend_open(&x.be, pool, cpu, err);
+    if (!st) st = rung_cpu_backend_open(&x.spec, pool, 0, err);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && !st; i++) st = bench_shape(&x, &shapes[i], err);
+    for (size_t i = 0; filter && i < sizeof winograd_shapes / sizeof *winograd_shapes && !st; i++)
+        st = bench_ways(&x, i, err);
+    rung_backend_close(&x.spec);
+    rung_backend_close(&x.be);
+    if (!st) st = bench_ops(pool, cpu, filter, seconds, give, arg, &x.found, err);
+    if (!st && filter) st = bench_weights(pool, cpu, filter, seconds, give, arg, &x.found, err);
+    if (!st && x.found == 0) st = rung_fail(err, RUNG_EARG, "bench: no kernel shape is named '%s'", filter);
     return st;
 }

@@ -2,6 +2,8 @@
  * can do in the same run, the others by the bytes they move. */
 #ifndef RUNG_BENCH_KERNELS_H
 #define RUNG_BENCH_KERNELS_H
+#include <stdbool.h>
+
 #include "kernels/base/err.h"
 #include "kernels/base/pool.h"
 
@@ -15,6 +17,8 @@ typedef struct {
     double peak_gflops; /* of all threads, measured just before */
     double gbps;        /* bytes that must move / seconds: packed weights (products), else what is read and written */
     double copy_gbps;   /* what copying as many bytes reaches, measured just before; 0: not measured */
+    bool compared;      /* with the specification in f64: a corner of the output, or all of it */
+    double error;       /* relative 2-norm */
     double bytes_each;  /* that a weight takes in memory, scales and all; 0: not measured */
 } rung_bench_row;
 
@@ -28,7 +32,8 @@ double rung_bench_peak(rung_pool *pool, unsigned cpu);
 double rung_bench_copy(rung_pool *pool, size_t bytes);
 
 /**
- * Measures every shape whose name contains `filter` (NULL: all but the table of weights, which takes a minute) for
+ * Measures every shape whose name contains `filter` (NULL: all but the tables of weights and of the ways to make 3x3
+ * convolutions, "winograd", which take a minute each) for
  * about `seconds` each, and gives each row to `row` when it is done; the row lives until `row` returns. RUNG_ENOMEM;
  * RUNG_EARG: no shape has such a name.
  */

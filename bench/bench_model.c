@@ -42,6 +42,26 @@ static rung_status reserve(struct bed *b, size_t width, size_t height, rung_err 
     return rung_fail(err, RUNG_ENOMEM, "bench: no memory for %zux%zu", width, height);
 }
 
+/* A line of /proc/self/status, in bytes; 0: not there. */
+static size_t memory_line(const char *name) {
+    char line[128];
+    unsigned long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0) (void)sscanf(line + strlen(name), ": %lu", &kib);
+    if (f) fclose(f);
+    return (size_t)kib << 10;
+}
+
+static void give_memory(const struct bed *b, size_t packed, size_t most, rung_bench_stage_fn *row, void *arg) {
+    row(arg, &(rung_bench_stage){.name = "packed weights", .bytes = packed});
+    row(arg, &(rung_bench_stage){.name = "most while loading", .bytes = most});
+    static const char *const names[] = {"vae scratch", "vae scratch, whole", "vae scratch, tiled"};
+    static const rung_tiling tiling[] = {RUNG_TILING_AUTO, RUNG_TILING_OFF, RUNG_TILING_ON};
+    for (size_t i = 0; i < 3; i++)
+        row(arg, &(rung_bench_stage){.name = names[i], .bytes = rung_vae_scratch(b->e->vae, b->h, b->w, tiling[i])});
+}
+
 static rung_status step(struct bed *b, rung_err *err) {
     const float t[PAIR] = {500, 500};
     return rung_denoiser_step(b->run, b->y, b->x, t, err);
@@ -67,12 +87,13 @@ static rung_status measure(struct bed *b, const char *stage, rung_status (*run)(
         memcpy(best, op_timer_sums(b->timer), sizeof best);
     }
     for (int k = 0; k < TIMED_KINDS; k++) operations += best[k].operations;
-    row(arg, &(rung_bench_stage){stage, seconds, operations / seconds / 1e9, 0});
+    row(arg, &(rung_bench_stage){stage, seconds, operations / seconds / 1e9, 0, 0});
     for (int k = 0; k < TIMED_KINDS; k++) {
         char name[40];
         if (!best[k].calls) continue;
         snprintf(name, sizeof name, "%s: %s", stage, kinds[k]);
-        row(arg, &(rung_bench_stage){name, best[k].seconds, best[k].operations / best[k].seconds / 1e9, best[k].calls});
+        row(arg,
+            &(rung_bench_stage){name, best[k].seconds, best[k].operations / best[k].seconds / 1e9, best[k].calls, 0});
     }
     return RUNG_OK;
 }
@@ -84,8 +105,10 @@ rung_status rung_bench_model(const rung_options *o, size_t width, size_t height,
     rung_status st;
     options.no_text_encoder = true;
     RUNG_TRY_GOTO(st, done, engine_open(&b.e, &options, watch, &b, err));
-    row(arg, &(rung_bench_stage){"load", b.e->info.load_seconds, 0, 0});
+    row(arg, &(rung_bench_stage){"load", b.e->info.load_seconds, 0, 0, 0});
+    const size_t packed = memory_line("RssAnon"), most = memory_line("VmHWM");
     RUNG_TRY_GOTO(st, done, reserve(&b, width, height, err));
+    give_memory(&b, packed, most, row, arg);
     const rung_engine_info *i = &b.e->info;
     const rung_denoiser_cond c = {.batch = PAIR,
                                   .h = b.h,

@@ -8,13 +8,16 @@ typedef struct {
     double seconds;
     double gflops; /* 2 * multiply-adds of the definitions / seconds / 1e9; 0: not counted */
     size_t calls;  /* of the operation; 0: a stage */
+    size_t bytes;  /* of memory, where seconds is 0 */
 } rung_bench_stage;
 
 typedef void rung_bench_stage_fn(void *arg, const rung_bench_stage *row);
 
 /**
  * Opens the model, runs its denoiser and its decoder `repeat` + 1 times on random numbers, and gives the best run of
- * each. width, height: pixels, 0: the model's. The text encoder is not loaded. As rung_open; RUNG_EARG: the size.
+ * each; before, what the packed weights take, the most that was resident while they were packed (0 where the system
+ * does not tell), and the decoder's scratch. width, height: pixels, 0: the model's. The text encoder is not loaded. As
+ * rung_open; RUNG_EARG: the size.
  */
 rung_status rung_bench_model(const rung_options *o, size_t width, size_t height, int repeat, rung_bench_stage_fn *row,
                              void *arg, rung_err *err);

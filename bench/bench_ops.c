@@ -23,6 +23,7 @@ static const shape shapes[] = {
     {ATTENTION, 2, 8, 80, 1024, 1024},
     {ATTENTION, 2, 8, 160, 256, 256},
     {ATTENTION, 2, 8, 160, 64, 64},
+    {ATTENTION, 1, 8, 40, 16384, 16384},
     {ATTENTION, 2, 8, 40, 4096, 77},
     {ATTENTION, 2, 8, 80, 1024, 77},
     {ATTENTION, 2, 8, 160, 256, 77},
@@ -120,7 +121,30 @@ static void run(const struct bed *b) {
     }
 }
 
-static rung_status measure(const shape *s, rung_backend *be, double seconds, rung_bench_row *row, rung_err *err) {
+/* Numbers of the result. */
+static size_t count_out(const shape *s) { return s->kind == GROUP_NORM_AFFINE ? 2 * s->batch * s->d : count_q(s); }
+
+/* Attention: the first queries of the first picture; else the whole result. */
+static rung_status compare(const struct bed *b, rung_backend *spec, double *error, rung_err *err) {
+    enum { QUERIES = 8 };
+    shape part = *b->s;
+    struct bed c = *b;
+    if (part.kind == ATTENTION) {
+        part.batch = 1;
+        part.lq = part.lq < QUERIES ? part.lq : QUERIES;
+    }
+    c.s = &part;
+    c.be = spec;
+    c.y = bench_numbers(count_out(&part));
+    if (!c.y) return rung_fail(err, RUNG_ENOMEM, "bench: out of memory");
+    run(&c);
+    *error = bench_error(b->y, count_out(&part), c.y, 1, count_out(&part));
+    free(c.y);
+    return RUNG_OK;
+}
+
+static rung_status measure(const shape *s, rung_backend *be, rung_backend *spec, double seconds, rung_bench_row *row,
+                           rung_err *err) {
     struct bed b = {s,
                     be,
                     bench_numbers(count_q(s)),
@@ -143,6 +167,8 @@ static rung_status measure(const shape *s, rung_backend *be, double seconds, run
     }
     row->gflops = operations(s) / row->seconds / 1e9;
     row->gbps = bytes(s) / row->seconds / 1e9;
+    row->compared = true;
+    st = compare(&b, spec, &row->error, err);
 done:
     free(b.x);
     free(b.y);
@@ -155,18 +181,19 @@ done:
 rung_status bench_ops(rung_pool *pool, unsigned cpu, const char *filter, double seconds, rung_bench_row_fn *give,
                       void *arg, size_t *found, rung_err *err) {
     char name[96];
-    rung_backend *be;
-    rung_status st = RUNG_OK;
-    RUNG_TRY(rung_cpu_backend_open(&be, pool, cpu, err));
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && st == RUNG_OK; i++) {
+    rung_backend *be = NULL, *spec = NULL;
+    rung_status st = rung_cpu_backend_open(&be, pool, cpu, err);
+    if (!st) st = rung_cpu_backend_open(&spec, pool, 0, err);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && !st; i++) {
         name_shape(&shapes[i], name, sizeof name);
         if (filter && !strstr(name, filter)) continue;
         ++*found;
         rung_bench_row row = {.name = name, .isa = rung_cpu_name(cpu), .peak_gflops = rung_bench_peak(pool, cpu)};
         if (operations(&shapes[i]) == 0) row.copy_gbps = rung_bench_copy(pool, (size_t)bytes(&shapes[i]));
-        st = measure(&shapes[i], be, seconds, &row, err);
-        if (st == RUNG_OK) give(arg, &row);
+        st = measure(&shapes[i], be, spec, seconds, &row, err);
+        if (!st) give(arg, &row);
     }
+    rung_backend_close(&spec);
     rung_backend_close(&be);
     return st;
 }

@@ -12,5 +12,7 @@ rung_status bench_ops(rung_pool *pool, unsigned cpu, const char *filter, double 
 /* What all measurements here share. */
 double bench_now(void);         /* seconds of a clock that only goes forward */
 float *bench_numbers(size_t n); /* small numbers in [-1, 1), any will do; the caller frees; NULL: no memory */
+/* Relative 2-norm of the error of got [rows, n], its rows got_row floats apart, against want [rows, n]. */
+double bench_error(const float *got, size_t got_row, const float *want, size_t rows, size_t n);
 
 #endif

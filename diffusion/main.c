@@ -391,8 +391,10 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
     const cli_options *o = arg;
     if (o->json) {
         printf("{\"name\":\"%s\",\"isa\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"peak_gflops\":%.6g,\"gbps\":%.6g,"
-               "\"copy_gbps\":%.6g,\"bytes_each\":%.6g}\n",
+               "\"copy_gbps\":%.6g,\"bytes_each\":%.6g",
                r->name, r->isa, r->seconds, r->gflops, r->peak_gflops, r->gbps, r->copy_gbps, r->bytes_each);
+        if (r->compared) printf(",\"error\":%.3g", r->error);
+        puts("}");
     } else if (r->gflops > 0 && r->peak_gflops == 0) {
         printf("%-44s %-7s %10.4f ms %10.1f GFLOPS %20.1f GB/s\n", r->name, r->isa, 1e3 * r->seconds, r->gflops,
                r->gbps);
@@ -400,10 +402,12 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
         printf("%-44s %-7s %10.3f ms %8.1f GFLOPS %5.1f%% of peak %7.1f GB/s", r->name, r->isa, 1e3 * r->seconds,
                r->gflops, 100 * r->gflops / r->peak_gflops, r->gbps);
         if (r->bytes_each > 0) printf("  %.3f B/weight", r->bytes_each);
+        if (r->compared) printf("  error %.1e", r->error);
         putchar('\n');
     } else {
         printf("%-44s %-7s %10.3f ms %38.1f GB/s", r->name, r->isa, 1e3 * r->seconds, r->gbps);
-        if (r->copy_gbps > 0) printf("  %.0f%% of a copy", 100 * r->gbps / r->copy_gbps);
+        if (r->copy_gbps > 0) printf("  %3.0f%% of a copy", 100 * r->gbps / r->copy_gbps);
+        if (r->compared) printf("  error %.1e", r->error);
         putchar('\n');
     }
     fflush(stdout);
@@ -412,8 +416,11 @@ static void print_bench_row(void *arg, const rung_bench_row *r) {
 static void print_bench_stage(void *arg, const rung_bench_stage *r) {
     const cli_options *o = arg;
     if (o->json) {
-        printf("{\"name\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"calls\":%zu,\"peak_rss_bytes\":%zu}\n", r->name,
-               r->seconds, r->gflops, r->calls, (size_t)peak_rss_bytes());
+        printf(
+            "{\"name\":\"%s\",\"seconds\":%.9g,\"gflops\":%.6g,\"calls\":%zu,\"bytes\":%zu,\"peak_rss_bytes\":%zu}\n",
+            r->name, r->seconds, r->gflops, r->calls, r->bytes, (size_t)peak_rss_bytes());
+    } else if (r->bytes) {
+        printf("%-22s %10.1f MB\n", r->name, 1e-6 * (double)r->bytes);
     } else {
         printf("%-22s %10.1f ms", r->name, 1e3 * r->seconds);
         if (r->calls) printf(" %6zu calls", r->calls);

@@ -84,11 +84,14 @@ def openvino_file(model, stage, size):
 def run_openvino(model, stage, size, threads, repeat, precision="f32"):
     import openvino
     path = openvino_file(model, stage, size)
-    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if precision:
+        options["INFERENCE_PRECISION_HINT"] = precision
     net = openvino.Core().compile_model(path, "CPU", options)
     request = net.create_infer_request()
     x = [t.numpy() for t in inputs(stage, size // 8)]
-    return best(lambda: request.infer(x), repeat), openvino.__version__
+    chosen = net.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return best(lambda: request.infer(x), repeat), f"{openvino.__version__} in {chosen}"
 
 
 def run_rung(model, stage, size, threads, repeat, kept=None):
@@ -130,6 +133,7 @@ ENGINES = {
     "torch-bf16": lambda *a: run_torch(*a, dtype="bfloat16"),
     "openvino": run_openvino,
     "openvino-bf16": lambda *a: run_openvino(*a, precision="bf16"),
+    "openvino-default": lambda *a: run_openvino(*a, precision=None),  # whatever it chooses for this processor
     "sdcpp": run_sdcpp,
 }
 

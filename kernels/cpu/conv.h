@@ -24,6 +24,13 @@ static inline ptrdiff_t conv_coordinate(size_t p, size_t pad, size_t up, size_t 
     return (ptrdiff_t)(up == size ? p - pad : (p - pad) * size / up);
 }
 
+/** The way that should be fastest for an output of oh x ow pixels, among those that the error budget allows: 6, 4 or 2
+ * for F(6x6), F(4x4), F(2x2), 0 for none. From the shape of one picture alone: results must be those of any other
+ * machine, day and batch. */
+size_t winograd_way(size_t oh, size_t ow);
+/** Relative 2-norm of the error of one convolution that winograd_way() reckons with; `way` as there. */
+double winograd_error(size_t way);
+
 /** Which Winograd, F(6x6, 3x3), F(4x4, 3x3) or F(2x2, 3x3), should be fastest: 6, 4, 2; 0: none, or none fits. */
 size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v);
 /** The convolution by F(out x out, 3x3), out 6, 4 or 2. Source: Lavin & Gray 2015. */

@@ -12,6 +12,7 @@ typedef struct {
     rung_pool *pool; /* borrowed */
     unsigned cpu;    /* RUNG_CPU_* to use */
     bool exact;      /* no Winograd: convolutions sum as the definition does */
+    size_t only;     /* measurements: the tile of Winograd's wherever one fits; 0: what winograd_way() says */
     float *room;     /* [WINO_ROOM], a Winograd convolution's transformed input and weights; resident as far as used */
     pthread_mutex_t room_lock;
 } cpu_backend;

@@ -22,8 +22,9 @@ enum {
     MOST_SLICE = SHARED_SLICE,
     WANTED_TASKS = 12,
     MOST_POINTS = WINO_MOST_IN * WINO_MOST_IN,
-    INPUT_TILES = 8, /* of a task of the first job */
-    PAD = 16,        /* floats between rows of a power of two: an odd number of cache lines */
+    INPUT_TILES = 8,                /* of a task of the first job */
+    TAP_EXTRA = 2 * GEMM_FP6_GROUP, /* rows of a tap's weights: it may begin and end within a group */
+    PAD = 16,                       /* floats between rows of a power of two: an odd number of cache lines */
     ROOM_V = WINO_ROOM / 2,
     ROOM_U = WINO_ROOM / 2,
 };
@@ -53,7 +54,7 @@ struct work {
 };
 
 #define M_FLOATS(tiles, cols) (MOST_POINTS * (tiles) * ((cols) + PAD) + WINO_MOST_OUT * WINO_MOST_OUT * (cols))
-#define TAP_FLOATS            (9 * MOST_SLICE * GEMM_MOST_NR)
+#define TAP_FLOATS            (9 * (MOST_SLICE + TAP_EXTRA) * GEMM_MOST_NR)
 _Static_assert(sizeof(float) * (TAP_FLOATS + M_FLOATS(SHARED_TILES, SHARED_COLS)) <= RUNG_POOL_SCRATCH, "third job");
 _Static_assert(sizeof(float) *
                        (TAP_FLOATS + M_FLOATS(MANY_TILES, OWN_COLS) + MOST_POINTS * (OWN_SLICE * OWN_COLS + PAD)) <=
@@ -70,7 +71,7 @@ static void lay_out(struct work *s, float *scratch) {
     s->ldu = (j->shared ? j->panels : panels) * s->u_panel + PAD;
     s->own_u = scratch;
     s->taps = s->own_u + (j->shared ? 0 : j->points * s->ldu);
-    s->m = s->taps + 9 * s->u_panel;
+    s->m = s->taps + 9 * (j->slice + TAP_EXTRA) * j->k->nr;
     s->y = s->m + j->points * s->tiles * s->ldm;
 }
 
@@ -140,11 +141,12 @@ static void transform_weights(const struct job *j, float *u, size_t ldu, size_t 
                               float *taps) {
     const gemm_weights *w = j->out.w;
     const float *tap[9];
+    const bool in_place = w->dtype == GEMM_F32 && !w->sparse, groups = gemm_six_bit(w->dtype) && !w->sparse;
     for (size_t t = 0; t < 9; t++) {
-        const size_t k0 = t * j->v->c->ic + c0;
-        float *room = taps + t * cn * w->nr;
-        if (w->dtype != GEMM_F32 || w->sparse) j->k->expand(w, panel, k0, cn, room);
-        tap[t] = w->dtype == GEMM_F32 && !w->sparse ? gemm_panel_f32(w, panel, k0) : room;
+        const size_t k0 = t * j->v->c->ic + c0, before = groups ? k0 % GEMM_FP6_GROUP : 0;
+        float *room = taps + t * (cn + TAP_EXTRA) * w->nr;
+        if (!in_place) j->k->expand(w, panel, k0 - before, before + cn, room);
+        tap[t] = in_place ? gemm_panel_f32(w, panel, k0) : room + before * w->nr;
     }
     j->wk->weights(u, ldu, tap, cn * w->nr);
 }
@@ -238,8 +240,6 @@ static const winograd_kernels *kernels_for(unsigned cpu, size_t out) {
     return NULL;
 }
 
-static size_t tiles_of(const conv_view *v, size_t out) { return size_div_up(v->oh, out) * size_div_up(v->ow, out); }
-
 /* Slices of equal size, whole vectors, so that FP6 groups and the rounded-up stores of the input transform fit. */
 static void cut_slices(struct job *j, size_t most) {
     const size_t ic = j->v->c->ic;
@@ -263,26 +263,45 @@ static void cut(struct job *j) {
     j->cols = size_div_up(j->panels, size_max(least, wanted)) * nr;
 }
 
+/* What a way costs for each weight of the layer, in hundredths of a multiplication: a tile, and the weight's own
+ * transform with what comes before it; against 9 multiplications a pixel. The numbers are what tools/winograd_costs.py
+ * finds for the times in bench/winograd.csv; tests/test_winograd_ways.c compares. error: the most that is measured
+ * there, rounded up. */
+static const struct way {
+    size_t out, tile, weight;
+    double error;
+} ways[] = {{6, 7680, 30000, 1.2e-5}, {4, 4320, 8000, 3e-6}, {2, 1920, 4500, 2e-6}};
+enum { WAYS = sizeof ways / sizeof *ways };
+
+size_t winograd_way(size_t oh, size_t ow) {
+    /* Of a network's output, relative; and the most 3x3 convolutions that one has in a row (52 in SD1.5's U-Net), whose
+     * errors add up at worst. */
+    const double budget = 1e-3, layers = 60;
+    size_t best = oh * ow * 900, out = 0;
+    for (size_t i = 0; i < WAYS; i++) {
+        const struct way *w = &ways[i];
+        const size_t cost = size_div_up(oh, w->out) * size_div_up(ow, w->out) * w->tile + w->weight;
+        if (w->error * layers > budget || cost >= best) continue;
+        best = cost;
+        out = w->out;
+    }
+    return out;
+}
+
+double winograd_error(size_t way) {
+    for (size_t i = 0; i < WAYS; i++)
+        if (ways[i].out == way) return ways[i].error;
+    return 0;
+}
+
 size_t conv_winograd_suits(const cpu_backend *be, const conv_view *v) {
     enum { LEAST_CHANNELS = 64, LEAST_PIXELS = 16, MOST_CHANNELS = 20 * SHARED_SLICE };
     _Static_assert(MOST_POINTS * 20 * (SHARED_SLICE * GEMM_MOST_NR + PAD) <= ROOM_U, "a panel of the widest layer");
     const rung_conv *c = v->c;
     if (be->exact || !kernels_for(be->cpu, 6) || c->kh != 3 || c->kw != 3 || v->a->stride != 1) return 0;
     if (c->ic < LEAST_CHANNELS || c->ic > MOST_CHANNELS || v->oh * v->ow < LEAST_PIXELS) return 0;
-    /* A tap would begin inside a group. */
-    if (gemm_six_bit(c->w.dtype) && !c->w.sparse && c->ic % GEMM_FP6_GROUP != 0) return 0;
     if (c->w.sparse && c->w.sparse->by_columns) return 0;
-    /* Products for each weight, a fifth more for the transforms, and what the weight's own transform costs, against 9 a
-     * pixel. Of one picture: the batch must not change a picture. */
-    static const struct { size_t out, points, weight; } ways[] = {{6, 64, 300}, {4, 36, 80}, {2, 16, 45}};
-    size_t best = v->oh * v->ow * 9, out = 0;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        const size_t cost = tiles_of(v, ways[i].out) * ways[i].points * 6 / 5 + ways[i].weight;
-        if (cost >= best) continue;
-        best = cost;
-        out = ways[i].out;
-    }
-    return out;
+    return be->only ? be->only : winograd_way(v->oh, v->ow);
 }
 
 void conv_winograd(cpu_backend *be, float *y, const conv_view *v, size_t out, const rung_epilogue *ep) {
