@@ -46,10 +46,15 @@ static void put(struct writer *w, const char *name, size_t rows, size_t cols, si
     else
         fprintf(w->header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[%zu],\"data_offsets\":[%zu,%zu]}", w->at ? "," : "",
                 name, rows, w->at, w->at + 2 * n);
-    for (size_t i = 0; i < n; i++) {
-        w->seed = w->seed * 6364136223846793005u + 1442695040888963407u;
-        const uint16_t h = (uint16_t)((w->seed >> 63) << 15 | exponent << 10 | (w->seed >> 40 & 1023));
-        fwrite(&h, sizeof h, 1, w->data);
+    uint16_t block[4096];
+    for (size_t left = n; left > 0;) {
+        const size_t k = left < sizeof block / sizeof *block ? left : sizeof block / sizeof *block;
+        for (size_t i = 0; i < k; i++) {
+            w->seed = w->seed * 6364136223846793005u + 1442695040888963407u;
+            block[i] = (uint16_t)((w->seed >> 63) << 15 | exponent << 10 | (w->seed >> 40 & 1023));
+        }
+        fwrite(block, sizeof *block, k, w->data);
+        left -= k;
     }
     w->at += 2 * n;
 }
