@@ -19,7 +19,7 @@ typedef struct {
 
 static const subject subjects[] = {
     {"icons", true, {0}, 2, 16, 12, 60},
-    {"pixart-xl/8", false, {16, 72, 8, 4096}, 1, 64, 120, 3}, /* of 28 layers: all are alike */
+    {"pixart-xl/8", false, {16, 72, 8, 4096}, 1, 64, 120, 5}, /* of 28 layers: all are alike */
 };
 
 enum { STANDARD, LADDER, PARALLEL, NO_COMM, MODES, MOST_STEPS = 64, REDUCES = 9 };

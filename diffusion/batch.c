@@ -258,19 +258,23 @@ static size_t fitting(const struct batch *b, const rung_request *r) {
     return n < 1 ? 1 : n > MOST_TOGETHER ? MOST_TOGETHER : n;
 }
 
-/* Rank 0 shares out what is open, as evenly as the last pictures allow; the others are told. */
+/* Rank 0 shares out what is open: pictures that go together as evenly as they can be, so that the groups of a round end
+ * at about the same time; the others are told. */
 static rung_status share_out(struct batch *b, struct round *round, rung_err *err) {
     const ranks *r = &b->e->ranks;
     const size_t groups = (size_t)r->groups;
     const struct picture *first = NULL;
+    size_t alike = 0; /* open pictures that go together with the first one */
     memset(round->shares, 0, groups * sizeof *round->shares);
     round->open = 0;
     for (size_t i = 0; ranks_first(r) && i < b->count; i++) {
-        round->open += !b->pictures[i].settled;
-        if (!first && !b->pictures[i].settled) first = &b->pictures[i];
+        if (b->pictures[i].settled) continue;
+        if (!first) first = &b->pictures[i];
+        alike += go_together(&first->request, &b->pictures[i].request);
+        round->open++;
     }
     if (first) {
-        const size_t fit = fitting(b, &first->request), even = (round->open + groups - 1) / groups;
+        const size_t fit = fitting(b, &first->request), even = (alike + groups - 1) / groups;
         for (size_t g = 0; g < groups; g++) RUNG_TRY(gather(b, fit < even ? fit : even, &round->shares[g], err));
     }
     if (!r->world) return RUNG_OK;

@@ -1,11 +1,15 @@
 /* Ranks as MPI processes. tests/test_ranks.sh runs this under mpirun; alone it checks what a process alone can.
  *   test_mpi [poll|thread|none]   the transfers: values, order, several at once, long ones, groups; shuffled waits
  *   test_mpi dies|hangs|fails     rank 1 does; the others must end in time, with a message
+ *   test_mpi leaves               rank 1 leaves with a sum under way whose buffer is gone: told, not crashed
+ *   test_mpi asks                 a wait asks whether to stop after its first look (test of 5a85b85, as is `leaves`)
  *   test_mpi near A B [MOST]      two .npy or .png files differ by at most MOST (1e-4), or 2 of 255 in pictures */
-#define _POSIX_C_SOURCE 200809L /* kill, sleep */
+#define _DEFAULT_SOURCE /* kill, sleep, MAP_ANONYMOUS */
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "assets/npy.h"
@@ -95,6 +99,56 @@ static int expect_failure(rung_comm *c, const char *how, const char *want) {
     return 3;
 }
 
+/* Every rank has a sum under way that rank 1 will not wait for: its buffer is no memory any more when it leaves. */
+static int leave_early(rung_comm *c) {
+    const size_t bytes = LONG * sizeof(float) * 8;
+    float *v = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    rung_err err = {0};
+    rung_transfer t;
+    if (!CHECK(v != MAP_FAILED && rung_comm_reduce(c, &t, v, LONG * 8, NULL) == RUNG_OK)) return check_result();
+    if (c->rank == 1) {
+        munmap(v, bytes);
+        rung_comm_tell(c, "left on purpose");
+        rung_mpi_leave(&c, 1);
+    }
+    const rung_status st = rung_comm_wait(c, &t, &err);
+    fprintf(stderr, "test_mpi: rank %d: %s\n", c->rank, err.msg);
+    rung_mpi_leave(&c, st == RUNG_EPEER ? 1 : 3);
+    return 3;
+}
+
+/* In place of the system's: what waits do between two looks is counted. */
+static int breaths;
+
+int sched_yield(void) {
+    breaths++;
+    return 0;
+}
+
+static int breaths_when_asked = -1;
+
+static int stop(void *user) {
+    (void)user;
+    if (breaths_when_asked < 0) breaths_when_asked = breaths;
+    return 1;
+}
+
+/* Rank 1 waits for a sum that rank 0 will not start in time; whoever wants to stop it does not wait for many looks. */
+static int ask_early(rung_comm *c) {
+    float v = 1;
+    rung_err err = {0};
+    rung_transfer t;
+    if (c->rank == 0) sleep(1);
+    breaths = 0;
+    rung_status st = rung_comm_reduce(c, &t, &v, 1, &err);
+    if (!st) st = rung_comm_wait(c, &t, &err);
+    if (c->rank == 1) CHECK(st == RUNG_ECANCELLED && breaths_when_asked >= 0 && breaths_when_asked < 32);
+    fprintf(stderr, "test_mpi: rank %d: asked after %d breaths: %s\n", c->rank, breaths_when_asked, err.msg);
+    rung_comm_tell(c, "stopped on purpose");
+    rung_mpi_leave(&c, check_result() ? 3 : 1);
+    return 3;
+}
+
 static int near_npy(const char *a, const char *b, double allowed) {
     rung_npy x = {0}, y = {0};
     rung_err err = {0};
@@ -156,7 +210,8 @@ int main(int argc, char **argv) {
     if (argc >= 4 && !strstr(argv[2], ".npy")) return near_png(argv[2], argv[3]);
     if (argc >= 4) return near_npy(argv[2], argv[3], argc > 4 ? strtod(argv[4], NULL) : 1e-4);
     if (!rung_mpi_launched(&rank)) return alone();
-    const rung_mpi_options o = {.timeout = strcmp(how, "hangs") == 0 ? 1 : 30,
+    const rung_mpi_options o = {.cancelled = strcmp(how, "asks") == 0 && rank == 1 ? stop : NULL,
+                                .timeout = strcmp(how, "hangs") == 0 ? 1 : 30,
                                 .progress = strcmp(how, "thread") == 0 ? RUNG_PROGRESS_THREAD
                                             : strcmp(how, "none") == 0 ? RUNG_PROGRESS_NONE
                                                                        : RUNG_PROGRESS_POLL};
@@ -164,6 +219,8 @@ int main(int argc, char **argv) {
     CHECK(c->rank == rank && c->size > 1);
     if (strcmp(how, "fails") == 0) return expect_failure(c, how, "on purpose");
     if (strcmp(how, "hangs") == 0) return expect_failure(c, how, "nothing heard");
+    if (strcmp(how, "leaves") == 0) return leave_early(c);
+    if (strcmp(how, "asks") == 0) return ask_early(c);
     if (strcmp(how, "dies") == 0) return expect_failure(c, how, "");
     for (int i = 0; i < 5; i++) test_reduces(c, (uint64_t)i);
     test_others(c);

@@ -5,7 +5,7 @@
 rung=$1
 golden=$2/tests/golden/pipelines
 work=$3
-mpi=$3/../test_mpi
+mpi=${RUNG_TEST_MPI:-$3/../test_mpi}
 failed=0
 mpirun=${RUNG_MPIRUN:-mpirun} # of the MPI that the program was built with
 command -v "$mpirun" >/dev/null || { echo "SKIP: there is no mpirun"; exit 77; }
@@ -157,6 +157,16 @@ ranks 3 "$mpi" hangs >out.txt 2>&1 && fail "hangs: exit status 0"
 start=$(date +%s)
 ranks 2 "$mpi" dies >out.txt 2>&1 && fail "dies: exit status 0"
 [ $(($(date +%s) - start)) -lt 20 ] || fail "dies: took $(($(date +%s) - start)) s"
+# A rank that leaves with a sum under way, and one that is to stop while it waits: 1 is what they end with, not a signal.
+for how in leaves asks; do
+    # MPICH's transport (UCX) aborts when it cannot read the buffer of a peer that has left
+    [ "$how$over" != leaves ] || continue
+    ranks 2 "$mpi" $how >out.txt 2>&1
+    status=$?
+    [ $status = 1 ] || fail "$how: exit status $status: $(cat out.txt)"
+    grep -q "rank 1 failed: .* on purpose\|asked after" out.txt || fail "$how: $(cat out.txt)"
+    grep -i "signal: \|segmentation" out.txt && fail "$how: ended by a signal"
+done
 
 # The same in the middle of a picture: rank 1 stopped, then killed.
 for signal in STOP KILL; do
@@ -174,5 +184,36 @@ for signal in STOP KILL; do
     [ $signal$over = KILL ] || grep -q '^rung: .*rank 0' out.txt || fail "$signal: rank 0 said nothing: $(cat out.txt)"
     [ -z "$(ls no.png .no* 2>/dev/null)" ] || fail "$signal: left $(ls -a)"
 done
+
+# A rank killed at any moment, from its start to the end of the picture: the run ends in time, with a message or with the
+# whole picture. The moments follow from the seed.
+seed=${RUNG_SEED:-9}
+draw_killed() { # VICTIM SECONDS PARALLEL
+    rm -f no.png .no*.tmp rank.pid
+    set -- "$1" "$2" "$rung" -q --parallel "$3,timeout=2" --steps 100 -s 3 -o no.png "a red apple, 3d"
+    victim=$1 moment=$2
+    shift 2
+    note='test "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = $0 && echo $$ >rank.pid; exec "$@"'
+    timeout -k 5 60 "$mpirun" $over -n 2 sh -c "$note" "$victim" "$@" >out.txt 2>&1 &
+    run=$!
+    while [ ! -s rank.pid ] && kill -0 $run 2>/dev/null; do sleep 0.05; done
+    sleep "$moment"
+    kill -KILL "$(cat rank.pid)" 2>/dev/null
+    start=$(date +%s)
+    wait $run
+    status=$?
+    what="rank $victim killed after $moment s, seed $seed"
+    [ $(($(date +%s) - start)) -lt 20 ] || fail "$what: took $(($(date +%s) - start)) s"
+    [ $status != 0 ] || [ -f no.png ] || fail "$what: exit status 0 and no picture"
+    [ ! -f no.png ] || cmp -s no.png killed-none.png || fail "$what: left a picture that is not whole"
+    [ -f no.png ] || ended=$((ended + 1))
+}
+ended=0
+ranks 2 "$rung" -q --parallel tp=2 --steps 100 -s 3 -o killed-none.png "a red apple, 3d" >/dev/null || fail "100 steps"
+for i in 1 2 3 4 5 6 7 8; do
+    seed=$(((seed * 1103515245 + 12345) % 2147483648))
+    draw_killed $((seed / 65536 % 2)) "0.$(printf %03d $((seed / 131072 % 700)))" tp=2
+done
+[ $ended -gt 0 ] || fail "no kill came in time to end a run"
 echo "$failed failed"
 [ $failed = 0 ]

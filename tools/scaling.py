@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Step time over ranks: a model fitted to `rung bench ladder --json`, and what it predicts elsewhere (docs/SCALING.md).
 
-    tools/scaling.py ROWS.json            prints the fit, model against measurement, then the predictions
+    tools/scaling.py ROWS.json...         prints the fit, model against measurement, then the predictions; a file for each
+                                          way to compute (RUNG_CPU)
 
 A module computes c seconds and reduces for r; a link serves reduces in order.
 
@@ -73,7 +74,7 @@ def measured(path):
     for link in dict.fromkeys((r["link"], r["progress"]) for r in rows if r["ranks"] == 2):
         here = [r for r in rows if r["ranks"] == 2 and (r["link"], r["progress"]) == link]
         latency, bandwidth = fit(here)
-        print(f"\n{link[0]}, {link[1]}: latency {1e6 * latency:.0f} us, {bandwidth / 1e6:.0f} MB/s")
+        print(f"\n{path}: {link[0]}, {link[1]}: latency {1e6 * latency:.0f} us, {bandwidth / 1e6:.0f} MB/s")
         for model in dict.fromkeys(r["model"] for r in here):
             step = {r["mode"]: r["step"] for r in here if r["model"] == model}
             row = next(r for r in here if r["model"] == model)
@@ -111,6 +112,6 @@ def predictions():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        measured(sys.argv[1])
+    for path in sys.argv[1:]:
+        measured(path)
     predictions()
