@@ -127,14 +127,16 @@ typedef struct rung_backend_ops {
     /* y f32 [m, n] (n/2 for GEGLU); x f32 [m, k], rows x_row floats apart. y and x do not overlap. ep may be NULL. */
     void (*linear)(rung_backend *be, float *y, const float *x, size_t x_row, size_t m, const rung_linear *l,
                    const rung_epilogue *ep);
-    /* y f32 [batch, oh, ow, oc]; rows of the epilogue are pixels. y and x do not overlap. */
+    /* y f32 [batch, oh, ow, oc]; rows of the epilogue are pixels. y and x do not overlap. A NaN or an infinity in x
+     * reaches every pixel whose patch holds it; with Winograd also, as NaN, others of its tiles, up to 6 pixels away.
+     */
     void (*conv)(rung_backend *be, float *y, const float *x, const rung_conv *c, const rung_conv_args *a,
                  const rung_epilogue *ep);
     void (*attention)(rung_backend *be, const rung_attention_args *a);
 
     /* y = (x - mean) / sqrt(var + eps) over each row of n, then * w + b (NULL: 1, 0), then * (1 + mod_scale) +
-     * mod_shift of the row's sample (both NULL: none; f32 [samples, n], mod_stride floats apart). y == x allowed. In all
-     * normalisations what is 1e19 or farther from the mean may count as infinite. */
+     * mod_shift of the row's sample (both NULL: none; f32 [samples, n], mod_stride floats apart). y == x allowed. In
+     * all normalisations what is 1e19 or farther from the mean may count as infinite. */
     void (*layer_norm)(rung_backend *be, float *y, const float *x, size_t rows, size_t n, const float *w,
                        const float *b, float eps, const float *mod_scale, const float *mod_shift, size_t mod_stride,
                        size_t rows_per_sample);

@@ -316,6 +316,29 @@ static void error_of_a_chain(size_t side) {
     guard_free(&start);
 }
 
+/* A NaN, or an infinity, in one pixel: the pixels around it see it, none out of its tiles' reach does, and where sums
+ * are direct only those around it. */
+static void one_bad_pixel(float bad, bool exact) {
+    enum { SIDE = 24, CH = 64, AT = 13, REACH = 6 };
+    config c = {.oc = 8, .ic = CH, .kh = 3, .kw = 3, .tolerance = 1e-4f};
+    c.a = (rung_conv_args){.batch = 1, .h = SIDE, .w = SIDE, .stride = 1};
+    c.a.pad_top = c.a.pad_left = c.a.pad_bottom = c.a.pad_right = 1;
+    setting s = prepare(&c);
+    s.x.p[(AT * SIDE + AT) * CH + 5] = bad;
+    for (size_t i = 0; i < LEVELS; i++) {
+        if (levels[i] & ~rung_cpu_detect() || !run(&c, &s, levels[i], pools[1], exact)) continue;
+        const int reach = exact || levels[i] == 0 ? 1 : REACH;
+        for (int y = 0; y < SIDE; y++) {
+            for (int x = 0; x < SIDE; x++) {
+                const int far = abs(y - AT) > abs(x - AT) ? abs(y - AT) : abs(x - AT);
+                const bool finite = isfinite(s.y.p[(y * SIDE + x) * 8]);
+                if (far <= 1 ? !CHECK(!finite) : far > reach && !CHECK(finite)) report(&c, levels[i], 2);
+            }
+        }
+    }
+    release(&s);
+}
+
 /* No pictures: nothing is read or written. */
 static void empty_batch(void) {
     config c = winograd_config(1);
@@ -348,6 +371,10 @@ int main(void) {
     exact_is_direct();
     error_of_a_chain(12);
     error_of_a_chain(18);
+    for (int exact = 0; exact <= 1; exact++) {
+        one_bad_pixel(NAN, exact);
+        one_bad_pixel(INFINITY, exact);
+    }
     empty_batch();
     refuses();
     for (int t = 0; t < POOLS; t++) rung_pool_close(&pools[t]);
