@@ -6,7 +6,6 @@
 #define BODY_MR      6
 #define BODY_THIN    4
 #define BODY_FEW     8
-#define BODY_SETS    2
 
 VINLINE vf load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 

@@ -6,7 +6,6 @@
 #define BODY_MR      14
 #define BODY_THIN    8
 #define BODY_FEW     8
-#define BODY_SETS    4
 
 VINLINE vf load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
