@@ -12,17 +12,10 @@ import argparse, os
 import numpy as np, torch
 from diffusers import AutoencoderKL
 from augment import MOVED
-from model import LadderTransformer2DModel
 from sampling import sample
-from train_denoiser import RARE, Batches, initial
+from train_denoiser import RARE, Batches, opened
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def open_denoiser(folder):
-    model = LadderTransformer2DModel.from_config(LadderTransformer2DModel.load_config(folder))
-    initial(model, folder)
-    return model.eval()
 
 
 class Icons(Batches):
@@ -54,7 +47,7 @@ def main():
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     factor = AutoencoderKL.load_config(args.vae or f"{args.cache}/vae")["scaling_factor"]
-    icons, model = Icons(args, factor), open_denoiser(args.transformer)
+    icons, model = Icons(args, factor), opened(args.transformer)
     rng, rows, latents = np.random.default_rng(args.seed), [], []
     while len(rows) < args.count:
         chosen, z, text = icons.choose(50, rng)

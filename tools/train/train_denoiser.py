@@ -85,7 +85,18 @@ def alphas_bar():
     return torch.cumprod(1 - torch.linspace(.00085 ** .5, .012 ** .5, 1000) ** 2, 0)
 
 
-def v_loss(model, batch, bar, generator, surfaces=False):
+def targets(z, noise, a, s, x, t, context, mask, teacher):
+    """What v-prediction should be: from the data; with a teacher (model, from), its own answer where t, which rises along the batch,
+    reaches `from`. An answer has no noise of its own: far fewer samples teach the same."""
+    v = a * noise - s * z
+    if teacher:
+        k = int((t < teacher[1]).sum())
+        with torch.no_grad():
+            v[k:] = teacher[0](x[k:], context[k:], t[k:], encoder_attention_mask=mask[k:], return_dict=False)[0]
+    return v
+
+
+def v_loss(model, batch, bar, generator, surfaces=False, teacher=None):
     """v-prediction. First composition, which is decided at high t: those t drawn more, weight 1 up to SNR 5, then falling so that
     nearly clean latents do not dominate. Then surfaces, which are decided at low t: those drawn more, weight 1 throughout."""
     z, context, mask = batch
@@ -93,10 +104,11 @@ def v_loss(model, batch, bar, generator, surfaces=False):
     t = (1000 * u ** (1.5 if surfaces else .8)).long().clamp(max=999)
     a, s = bar[t].sqrt().view(-1, 1, 1, 1), (1 - bar[t]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn(z.shape, generator=generator)
-    out = model(a * z + s * noise, context, t, encoder_attention_mask=mask, return_dict=False)[0]
+    x = a * z + s * noise
+    out = model(x, context, t, encoder_attention_mask=mask, return_dict=False)[0]
     snr = bar[t] / (1 - bar[t])
     weight = torch.ones_like(snr) if surfaces else (6 / (snr + 1)).clamp(max=1)
-    return (weight * ((out - (a * noise - s * z)) ** 2).mean((1, 2, 3))).mean()
+    return (weight * ((out - targets(z, noise, a, s, x, t, context, mask, teacher)) ** 2).mean((1, 2, 3))).mean()
 
 
 def optimisers(model, args):
@@ -188,19 +200,27 @@ def initial(model, folder):
     assert not surplus and all("pos_embed" in k for k in missing), (missing, surplus)
 
 
+def opened(folder):
+    """A denoiser from its directory, for use alone."""
+    model = LadderTransformer2DModel.from_config(LadderTransformer2DModel.load_config(folder))
+    initial(model, folder)
+    return model.eval()
+
+
 def zero_masks(model):
     """[(matrix, 0 or 1 for each weight), ...] of the matrices that have been pruned."""
     return [(p, (p != 0).float()) for p in model.parameters() if p.ndim == 2 and (p == 0).float().mean() > .02]
 
 
-def step(run, batch, bar, opts, args, fp6, n):
+def step(run, batch, bar, opts, args, fp6, n, teacher):
     """One update; the loss. Gradients are left zeroed."""
     done = n * args.batch / args.samples
     for opt, lr in zip(opts, (args.lr, args.lr / 2)):
         for group in opt.param_groups:
             group["lr"] = lr * lr_factor(n, done, args.decay_from)
     with Rounded(fp6 if done >= args.fp6_from else []):
-        loss = v_loss(run, batch, bar, torch.Generator().manual_seed(args.seed * 1000003 + n), args.surfaces)
+        loss = v_loss(run, batch, bar, torch.Generator().manual_seed(args.seed * 1000003 + n), args.surfaces,
+                      teacher)
         loss.backward()
     torch.nn.utils.clip_grad_norm_((p for opt in opts for group in opt.param_groups for p in group["params"]), 1.)
     for opt in opts:
@@ -227,6 +247,7 @@ def train(args, out):
     if args.init:
         initial(model, args.init)
     masks = zero_masks(model) if args.keep_zeros else []
+    teacher = (opened(args.teacher), args.teacher_from) if args.teacher else None
     opts, average = optimisers(model, args), Average(model, args.ema)
     n, elapsed = resume(f"{out}/state.pt", model, average, opts)
     batches, bar, text = Batches(args, vae.config.scaling_factor), alphas_bar(), prompt_embeddings(PROMPTS)
@@ -237,7 +258,7 @@ def train(args, out):
     start, losses = time.time() - elapsed, []
     saved = drawn = tick = time.time()
     while n * args.batch < args.samples:
-        losses.append(step(run, batches.draw(args.batch, n), bar, opts, args, fp6, n))
+        losses.append(step(run, batches.draw(args.batch, n), bar, opts, args, fp6, n, teacher))
         for p, mask in masks:
             p.data.mul_(mask)
         n += 1
@@ -275,6 +296,8 @@ def main():
     args.add_argument("--fp6-from", type=float, default=.85, help="from this share on, train through FP6 rounding")
     args.add_argument("--rare", type=float, default=RARE, help="how often a concept that common.txt lacks is drawn, against one it has")
     args.add_argument("--surfaces", action="store_true", help="low noise levels count in full: for the end of a training")
+    args.add_argument("--teacher", help="transformer directory whose answers are learned from --teacher-from on, in place of the data")
+    args.add_argument("--teacher-from", type=int, default=150, help="timestep")
     args.add_argument("--ema", type=float, default=.998)
     args.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
     args.add_argument("--sheet-minutes", type=float, default=20, help="between sheets and transformer/")
