@@ -52,10 +52,6 @@ VINLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c 
 VINLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 VINLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 VINLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
-VINLINE vf vf_copysign(vf magnitude, vf sign) {
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign),
-                                                         _mm512_set1_epi32((int)0x80000000), 0xd8));
-}
 /* Lane by lane: a < b (false for NaN) ? yes : no */
 VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
@@ -72,7 +68,6 @@ VINLINE float vf_sum(vf a) { /* fixed order */
     const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
 }
-VINLINE float vf_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 
 #else
 
@@ -109,10 +104,6 @@ VINLINE vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* c 
 VINLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 VINLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 VINLINE vf vf_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-VINLINE vf vf_copysign(vf magnitude, vf sign) {
-    const vf bit = _mm256_set1_ps(-0.0f);
-    return _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign));
-}
 /* Lane by lane: a < b (false for NaN) ? yes : no */
 VINLINE vf vf_if_less(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 /* x - floor(x) */
@@ -127,11 +118,6 @@ VINLINE float vf_sum(vf a) { /* fixed order */
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
-VINLINE float vf_hmax(vf a) {
-    const __m128 q = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 d = _mm_max_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
 }
 
 #endif
