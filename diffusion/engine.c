@@ -10,6 +10,7 @@
 #include "kernels/base/hash.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/nccl/comm_nccl.h"
+#include "vae/spots.h"
 
 const char *rung_version(void) { return RUNG_VERSION; }
 
@@ -85,6 +86,7 @@ static rung_status read_defaults(rung_engine *e, rung_err *err) {
     i->steps = (int)cfg_int(&index, "default_steps", 20, 1, 1000);
     i->cfg_scale =
         (float)cfg_real(&index, "default_cfg_scale", rung_model_has(e->model, "unet", NULL) ? 7 : 4.5, 0, 100);
+    i->clear_spots = (size_t)cfg_int(&index, "clear_spots", 0, 0, RUNG_SPOT_LARGEST);
     return index.status;
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/base/size.h"
 #include "samplers/guidance.h"
 #include "vae/png.h"
+#include "vae/spots.h"
 
 enum { MAX_SIDE = 16384, MAX_BATCH = 4096 };
 
@@ -330,6 +331,7 @@ static rung_status decode(struct job *j, size_t picture, rung_image *out, rung_e
                   rung_vae_decode(j->lane ? j->lane->vae : j->e->vae, image, j->net_in, j->h, j->w,
                                   j->first->vae_tiling ? RUNG_TILING_ON : RUNG_TILING_AUTO, err));
     rung_image_bytes(out->pixels, image, height, width, info->image_channels);
+    if (info->image_channels == 4) rung_clear_spots(out->pixels, height, width, info->clear_spots);
     out->width = width;
     out->height = height;
     out->channels = info->image_channels;

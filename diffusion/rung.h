@@ -66,6 +66,7 @@ typedef struct {
     size_t width, height, size_multiple; /* pixels: default size; both sides must be multiples of the last */
     size_t latent_channels, factor;      /* latents are f32 [1, latent_channels, height / factor, width / factor] */
     size_t image_channels;               /* 3: RGB, 4: RGBA */
+    size_t clear_spots;                  /* RGBA: isolated spots of at most this many pixels are made transparent */
     size_t context_dim;                  /* width of the embeddings */
     size_t pooled_dim;                   /* width of the pooled embeddings that a request has to bring; 0: none */
     int steps;

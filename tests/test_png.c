@@ -7,6 +7,7 @@
 #include "assets/npy.h"
 #include "tests/check.h"
 #include "vae/png.h"
+#include "vae/spots.h"
 
 #define CORPUS RUNG_TEST_DIR "/fuzz/corpus/fuzz_png/"
 
@@ -45,6 +46,38 @@ static void alpha_becomes_straight(void) {
     uint8_t rgb[3] = {9, 9, 9};
     rung_image_bytes(rgb, (float[]){NAN, -INFINITY, INFINITY}, 1, 1, 3);
     CHECK(rgb[0] == 0 && rgb[1] == 0 && rgb[2] == 255);
+}
+
+/* Planes 1 to 3 of the golden: what is left of plane 0 without spots of at most `largest` pixels. */
+static int spots_go(const float *planes, size_t plane, size_t largest) {
+    enum { H = 32, W = 40 };
+    uint8_t rgba[H * W * 4];
+    size_t wrong = 0;
+    for (size_t i = 0; i < sizeof rgba; i++) rgba[i] = i % 4 == 3 ? (uint8_t)planes[i / 4] : 77;
+    rung_clear_spots(rgba, H, W, largest);
+    for (size_t i = 0; i < sizeof rgba; i += 4) {
+        const float alpha = planes[plane * H * W + i / 4];
+        const int colour = alpha == planes[i / 4] ? 77 : 0;
+        wrong += rgba[i + 3] != alpha || (rgba[i] != colour && planes[i / 4] > 0);
+    }
+    return wrong == 0;
+}
+
+static void spots_are_cleared(void) {
+    rung_npy g;
+    rung_err e = {0};
+    if (!CHECK(!rung_npy_read(&g, RUNG_TEST_DIR "/golden/vae/spots.npy", &e))) return;
+    CHECK(g.count == 4 * 32 * 40);
+    CHECK(spots_go(g.data, 0, 0));
+    CHECK(spots_go(g.data, 1, 1));
+    CHECK(spots_go(g.data, 2, 12));
+    CHECK(spots_go(g.data, 3, 64));
+    CHECK(spots_go(g.data, 3, SIZE_MAX)); /* no more than RUNG_SPOT_LARGEST */
+    rung_npy_free(&g);
+    uint8_t dot[4] = {9, 9, 9, 13};
+    rung_clear_spots(dot, 1, 1, 1);
+    CHECK(dot[0] == 0 && dot[3] == 0);
+    rung_clear_spots(NULL, 0, 7, 12);
 }
 
 static int file_holds(const char *path, const char *what) {
@@ -172,6 +205,7 @@ done:
 int main(void) {
     rgb_is_what_diffusers_gives();
     alpha_becomes_straight();
+    spots_are_cleared();
     round_trips();
     bad_writes_are_reported();
     reads_what_others_write();

@@ -5,7 +5,8 @@
 
 One folder a network, in diffusers layout, weights in f16 (the reference runs in f32 from the rounded ones). Beside it
 latents.npy f32 [h, w, c], as a sampler leaves them, and image.npy f32 [h * factor, w * factor, channels], about
-[-1, 1]. pixels.npy f32 [16, 16, 3] and bytes.npy: what diffusers' VaeImageProcessor makes of them.
+[-1, 1]. pixels.npy f32 [16, 16, 3] and bytes.npy: what diffusers' VaeImageProcessor makes of them. spots.npy f32
+[4, 32, 40]: an alpha channel, then what is left of it without isolated spots of at most 1, 12 and 64 pixels (scipy).
 """
 import json
 import shutil
@@ -23,6 +24,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
+from scipy import ndimage
 
 UP, DOWN = "UpDecoderBlock2D", "DownEncoderBlock2D"
 
@@ -94,6 +96,21 @@ def write_bytes(out, rng):
     np.save(out / "bytes.npy", (done * 255).round().astype("uint8").astype("float32"))
 
 
+def without_spots(alpha, largest, corners=np.ones((3, 3))):
+    labels, n = ndimage.label(alpha > 12, corners)
+    small = np.isin(labels, 1 + np.flatnonzero(np.bincount(labels.ravel(), minlength=n + 1)[1:] <= largest))
+    around = ndimage.binary_dilation(small, corners) & (alpha <= 12)
+    return np.where(small | around, 0, alpha)
+
+
+def write_spots(out):
+    rng = np.random.default_rng(7)
+    field = ndimage.gaussian_filter(rng.standard_normal((32, 40)), 1.3)
+    alpha = (420 * (field - .1)).clip(0, 255).round()
+    alpha[4:22:9, 6:36:7] = (13, 12, 255, 1, 13)[:len(range(6, 36, 7))]
+    np.save(out / "spots.npy", np.stack([alpha] + [without_spots(alpha, n) for n in (1, 12, 64)]).astype("float32"))
+
+
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -150,6 +167,7 @@ def main():
         torch.manual_seed(100 + seed)
         write_case(out, name, randomise(AutoencoderTiny(**config), rng), h, w, rng, name == "tiny_sd")
     write_bytes(out, rng)
+    write_spots(out)
     write_pngs(corpus)
 
 

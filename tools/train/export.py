@@ -66,7 +66,8 @@ def export(args):
     os.makedirs(out, exist_ok=True)
     version = diffusers.__version__
     dump(f"{out}/model_index.json", {"_class_name": INDEX["_class_name"], "_diffusers_version": version, **INDEX,
-                                    "default_steps": args.steps, "default_cfg_scale": args.cfg})
+                                    "default_steps": args.steps, "default_cfg_scale": args.cfg,
+                                    "clear_spots": args.clear_spots})
     dump(f"{out}/scheduler/scheduler_config.json",
          {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": version, **SCHEDULER,
           "clip_sample": False})  # DDIM and DDPM would cut the latents to [-1, 1] without it
@@ -95,6 +96,7 @@ def main():
     args.add_argument("--vae", default="../rung-train/vae")
     args.add_argument("--steps", type=int, default=20, help="the model's default")
     args.add_argument("--cfg", type=float, default=3, help="the model's default")
+    args.add_argument("--clear-spots", type=int, default=12, help="pixels: isolated spots up to this are made transparent; 0: none")
     args.add_argument("--f32", action="store_true")
     export(args.parse_args())
 
