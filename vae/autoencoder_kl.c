@@ -117,6 +117,12 @@ static void stats_finish(decoder_kl *d, vae_run *r, const struct norm *n, vae_af
 
 /* ---- whole pictures ---- */
 
+static void swap_rooms(int *here, int *next) {
+    const int t = *here;
+    *here = *next;
+    *next = t;
+}
+
 /* x f32 [h, w, in] -> [h, w, out]: x itself, or ROOM_SPARE when in != out. t_room takes what is between. */
 static float *run_resnet(decoder_kl *d, vae_run *r, const struct resnet *b, float *x, int t_room, size_t h, size_t w) {
     const rung_mark m = arena_mark(r->exec.arena);
@@ -139,8 +145,7 @@ static float *run_resnet(decoder_kl *d, vae_run *r, const struct resnet *b, floa
 static void run_attention(decoder_kl *d, vae_run *r, float *x, size_t pixels) {
     const struct attention *b = &d->attention;
     const size_t ch = b->norm.ch;
-    float *n = vae_room(r, ROOM_NEXT, pixels, ch);
-    float *qkv = vae_room(r, ROOM_SPARE, pixels, 3 * ch);
+    float *n = vae_room(r, ROOM_NEXT, pixels, 4 * ch), *qkv = rows_of(n, pixels * ch);
     op_group_norm(&r->exec, n, x, 1, pixels, ch, d->groups, b->norm.w, b->norm.b, NORM_EPS, RUNG_ACT_NONE);
     op_linear(&r->exec, qkv, n, ch, pixels, b->qkv, NULL);
     const rung_attention_args a = {
@@ -240,6 +245,46 @@ static void strip_up_resnet(decoder_kl *d, vae_run *r, const rung_conv *up, cons
     arena_rewind(r->exec.arena, m);
 }
 
+/* Levels in strips lie in one room, each picture so far behind the one that is made from it that no strip covers rows
+ * which the next one reads. */
+struct overlay {
+    size_t at[VAE_MAX_LEVELS]; /* where a level's picture begins, in floats for each column of `src` */
+    size_t size;               /* of the room */
+};
+
+/* Levels `from` and up, made from the picture src below them. */
+static struct overlay lay_over(const decoder_kl *d, size_t from, vae_view src) {
+    struct overlay o = {0};
+    for (size_t i = d->base.levels - 1;; i--) {
+        const size_t scale = i + 1 - from, h = src.h << scale, row = d->up[i].ch << scale;
+        o.size = size_max(o.size, o.at[i] + h * row);
+        if (i == from) return o;
+        const size_t below = d->up[i - 1].ch << (scale - 1);
+        size_t lead = 0;
+        for (size_t end = VAE_STRIP_ROWS; end < h; end += VAE_STRIP_ROWS) {
+            const vae_rows next = vae_rows_grow(strip_at(end, h), 2, h);
+            const size_t written = end * row, read = vae_up_reads(next, h / 2, 2).lo * below;
+            if (written > read) lead = size_max(lead, written - read);
+        }
+        o.at[i - 1] = o.at[i] + lead;
+    }
+}
+
+/* Levels strips_from and up over the picture src; they take `room`. */
+static vae_view strip_levels(decoder_kl *d, vae_run *r, vae_view src, int room) {
+    const struct overlay o = lay_over(d, r->strips_from, src);
+    const size_t columns = src.w;
+    float *data = vae_room(r, room, o.size, columns);
+    for (size_t i = r->strips_from; i < d->base.levels; i++) {
+        const struct up_block *b = &d->up[i];
+        const vae_view y = {rows_of(data, o.at[i] * columns), 0, 2 * src.h, 2 * src.w};
+        strip_up_resnet(d, r, d->up[i - 1].up, &b->resnets[0], y.data, src);
+        for (size_t j = 1; j < d->per_block; j++) strip_resnet(d, r, &b->resnets[j], y.data, y.h, y.w);
+        src = y;
+    }
+    return src;
+}
+
 /* ---- the network ---- */
 
 static const float *decode_kl(vae_decoder *base, vae_run *r, const float *z, size_t h, size_t w) {
@@ -251,40 +296,31 @@ static const float *decode_kl(vae_decoder *base, vae_run *r, const float *z, siz
         op_linear(&r->exec, q, z, latent, h * w, d->post_quant, NULL);
         z = q;
     }
-    float *x = vae_room(r, here, h * w, d->mid[0].in);
+    vae_view x = {vae_room(r, here, h * w, d->mid[0].in), 0, h, w};
     const vae_view latents = {(float *)z, 0, h, w};
-    vae_conv(r, x, (vae_rows){0, h}, d->conv_in, latents, latent, (vae_affine){0}, NULL);
-    x = run_resnet(d, r, &d->mid[0], x, next, h, w);
-    if (d->attention.qkv) run_attention(d, r, x, h * w);
-    x = run_resnet(d, r, &d->mid[1], x, next, h, w);
+    vae_conv(r, x.data, (vae_rows){0, h}, d->conv_in, latents, latent, (vae_affine){0}, NULL);
+    x.data = run_resnet(d, r, &d->mid[0], x.data, next, h, w);
+    if (d->attention.qkv) run_attention(d, r, x.data, h * w);
+    x.data = run_resnet(d, r, &d->mid[1], x.data, next, h, w);
 
-    for (size_t i = 0; i < base->levels; i++) {
-        const struct up_block *b = &d->up[i];
-        const bool strips = i > 0 && i >= r->strips_from;
+    for (size_t i = 0; i < r->strips_from; i++) {
         if (i > 0) {
             const struct up_block *below = &d->up[i - 1];
-            const vae_view src = {x, 0, h, w};
-            x = vae_room(r, next, 4 * h * w, strips ? b->ch : below->ch);
-            if (strips)
-                strip_up_resnet(d, r, below->up, &b->resnets[0], x, src);
-            else
-                vae_conv_up(r, x, (vae_rows){0, 2 * h}, below->up, src, below->ch, 2, NULL);
-            h *= 2;
-            w *= 2;
-            const int t = here;
-            here = next;
-            next = t;
+            const vae_view y = {vae_room(r, next, 4 * x.h * x.w, below->ch), 0, 2 * x.h, 2 * x.w};
+            vae_conv_up(r, y.data, (vae_rows){0, y.h}, below->up, x, below->ch, 2, NULL);
+            x = y;
+            swap_rooms(&here, &next);
         }
-        for (size_t j = strips; j < d->per_block; j++) {
-            if (strips)
-                strip_resnet(d, r, &b->resnets[j], x, h, w);
-            else
-                x = run_resnet(d, r, &b->resnets[j], x, next, h, w);
-        }
+        for (size_t j = 0; j < d->per_block; j++)
+            x.data = run_resnet(d, r, &d->up[i].resnets[j], x.data, next, x.h, x.w);
     }
-    const vae_affine n = whole_affine(d, r, &d->norm_out, x, h * w);
-    float *image = vae_room(r, next, h * w, base->info.image_channels);
-    vae_conv(r, image, (vae_rows){0, h}, d->conv_out, (vae_view){x, 0, h, w}, d->norm_out.ch, n, NULL);
+    if (r->strips_from < base->levels) {
+        x = strip_levels(d, r, x, next);
+        swap_rooms(&here, &next);
+    }
+    const vae_affine n = whole_affine(d, r, &d->norm_out, x.data, x.h * x.w);
+    float *image = vae_room(r, next, x.h * x.w, base->info.image_channels);
+    vae_conv(r, image, (vae_rows){0, x.h}, d->conv_out, x, d->norm_out.ch, n, NULL);
     return image;
 }
 

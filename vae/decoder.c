@@ -39,11 +39,14 @@ void vae_conv(vae_run *r, float *y, vae_rows rows, const rung_conv *c, vae_view 
     op_conv(&r->exec, y, rows_at(x.data, (in.lo - x.first) * x.w * ic), c, &a, ep);
 }
 
+vae_rows vae_up_reads(vae_rows rows, size_t h, size_t factor) {
+    const vae_rows in = vae_rows_grow(rows, 1, h * factor); /* of the enlarged picture */
+    return (vae_rows){in.lo / factor, size_div_up(in.hi, factor)};
+}
+
 vae_rows vae_conv_up(vae_run *r, float *y, vae_rows rows, const rung_conv *c, vae_view x, size_t ic, size_t factor,
                      const rung_epilogue *ep) {
-    const size_t h = x.h * factor;
-    const vae_rows in = vae_rows_grow(rows, 1, h);                     /* of the enlarged picture */
-    const vae_rows src = {in.lo / factor, size_div_up(in.hi, factor)}; /* of x */
+    const vae_rows src = vae_up_reads(rows, x.h, factor);
     const bool top = src.lo == 0, bottom = src.hi == x.h;
     const rung_conv_args a = {
         .batch = 1,
@@ -58,7 +61,7 @@ vae_rows vae_conv_up(vae_run *r, float *y, vae_rows rows, const rung_conv *c, va
         .pad_right = 1,
     };
     op_conv(&r->exec, y, rows_at(x.data, src.lo * x.w * ic), c, &a, ep);
-    return (vae_rows){top ? 0 : src.lo * factor + 1, bottom ? h : src.hi * factor - 1};
+    return (vae_rows){top ? 0 : src.lo * factor + 1, bottom ? x.h * factor : src.hi * factor - 1};
 }
 
 void vae_skip_weights(rung_weights *w, const char *const *prefixes, size_t n) {

@@ -83,6 +83,9 @@ typedef struct {
 void vae_conv(vae_run *r, float *y, vae_rows rows, const rung_conv *c, vae_view x, size_t ic, vae_affine norm,
               const rung_epilogue *ep);
 
+/** Which rows of a picture of h rows are read for rows `rows` of a 3x3 convolution over it enlarged `factor` times. */
+vae_rows vae_up_reads(vae_rows rows, size_t h, size_t factor);
+
 /** At least rows `rows` of a 3x3 convolution over x (whole) enlarged `factor` times, into y; returns which rows they
  *  are: up to `factor` more on each side, since the input is cut at whole rows. */
 vae_rows vae_conv_up(vae_run *r, float *y, vae_rows rows, const rung_conv *c, vae_view x, size_t ic, size_t factor,

@@ -25,7 +25,7 @@ const rung_vae_info *rung_vae_describe(const rung_vae *v);
 /* ON saves memory: all levels but the smallest are computed in strips of rows, with the norms' statistics taken over
  * the whole picture first. The image is OFF's to rounding (measured 2e-6 relative), so there are no seams. AUTO takes
  * as many levels in strips as it needs to stay below 1 GiB of scratch (rung_vae_limit_scratch), the largest first; none
- * when all fits. Scratch in SD's geometry, off / on: 512x512 512 / 244 MiB, 768x768 1152 / 529, 1024x1024 2048 / 921;
+ * when all fits. Scratch in SD's geometry, off / on: 512x512 512 / 165 MiB, 768x768 1152 / 350, 1024x1024 2048 / 601;
  * about twice the time. What stays is the residual stream of the largest level: no strip can do without it. */
 typedef enum { RUNG_TILING_AUTO, RUNG_TILING_OFF, RUNG_TILING_ON } rung_tiling;
 
